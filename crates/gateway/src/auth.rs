@@ -1,0 +1,64 @@
+//! Which credential opens a sandbox: bearer, then preview header, then query; the first that is accepted decides.
+//!
+//! Knows nothing of keys or organizations: each credential is put to the directory as it came.
+
+use crate::{
+    error::{Context, Refusal},
+    target::Route,
+};
+use http::{HeaderMap, header::AUTHORIZATION};
+use infield_api::{
+    SandboxId,
+    directory::{Credential, Directory, DirectoryError},
+};
+
+pub const PREVIEW_TOKEN_HEADER: &str = "x-daytona-preview-token";
+
+/// The running sandbox this request may reach, or the answer that says why not.
+pub async fn admit(
+    directory: &dyn Directory,
+    route: &Route,
+    headers: &HeaderMap,
+    refuse: &Context,
+) -> Result<SandboxId, Refusal> {
+    let mut verdict = None;
+    for credential in credentials(route, headers) {
+        match directory.resolve(&route.sandbox, credential).await {
+            Ok(target) if target.running => return Ok(target.sandbox),
+            Ok(target) => return Err(refuse.not_started(&route.sandbox, target.state)),
+            Err(e) => verdict = Some(worse(verdict, e)),
+        }
+    }
+    Err(match verdict {
+        Some(DirectoryError::NotFound) => refuse.not_found(&format!("sandbox {} not found", route.sandbox)),
+        Some(DirectoryError::Unavailable(why)) => refuse.unavailable(&why),
+        Some(DirectoryError::Unauthorized) | None => refuse.unauthorized(),
+    })
+}
+
+/// `NotFound` says more than `Unauthorized` (some credential was good), and an outage says more than either.
+fn worse(before: Option<DirectoryError>, now: DirectoryError) -> DirectoryError {
+    match (before, now) {
+        (Some(e @ DirectoryError::Unavailable(_)), _) | (_, e @ DirectoryError::Unavailable(_)) => e,
+        (Some(DirectoryError::NotFound), _) | (_, DirectoryError::NotFound) => DirectoryError::NotFound,
+        _ => DirectoryError::Unauthorized,
+    }
+}
+
+fn credentials<'a>(route: &'a Route, headers: &'a HeaderMap) -> impl Iterator<Item = Credential<'a>> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(bearer_token);
+    let header = headers.get(PREVIEW_TOKEN_HEADER).and_then(|v| v.to_str().ok()).map(str::trim);
+    let query = route.query_token.as_deref();
+    let none = bearer.is_none() && header.is_none() && query.is_none();
+    bearer
+        .map(Credential::Bearer)
+        .into_iter()
+        .chain(header.map(Credential::PreviewToken))
+        .chain(query.map(Credential::PreviewToken))
+        .chain(none.then_some(Credential::None))
+}
+
+fn bearer_token(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
