@@ -1,4 +1,19 @@
 //! Bodies of the in-sandbox toolbox API, shared by the agent that answers and the client that asks.
+//!
+//! Names and case are the published contract's (`spec/toolbox.json`): camelCase, except Git bodies. Fields a caller must give
+//! are `Option` or empty by default here, because a missing and an empty value get the same answer: 400.
+
+mod error;
+mod files;
+mod git;
+mod info;
+mod process;
+
+pub use error::{DaemonErrorCode, ERROR_SOURCE, ErrorBody};
+pub use files::*;
+pub use git::*;
+pub use info::*;
+pub use process::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
