@@ -273,7 +273,7 @@ unsafe fn place_stdio(mut from: [RawFd; 3]) -> bool {
 ///
 /// # Safety
 /// Only to be called in a child with its own signal handlers (no CLONE_SIGHAND).
-unsafe fn default_signals() {
+pub(crate) unsafe fn default_signals() {
     // The raw call, because libc's refuses the two signals it keeps for itself (32, 33), which may be inherited as ignored.
     // SAFETY: an all-zero kernel sigaction (four words) is SIG_DFL with an empty mask; 8 is the kernel's mask size. Numbers
     // that cannot be changed fail harmlessly.
