@@ -3,12 +3,19 @@
 //! Architecture Invariant: plain data only. Nothing here knows tokio, axum, SQL, files, the environment or any behaviour
 //! beyond parsing and printing itself.
 
+pub mod api_key;
+pub mod config;
 #[cfg(unix)]
 pub mod directory;
+pub mod error;
+pub mod organization;
 #[cfg(unix)]
 pub mod runner;
+pub mod sandbox;
+pub mod snapshot;
 pub mod state;
 pub mod toolbox;
+pub mod user;
 
 mod id;
 pub use id::SandboxId;

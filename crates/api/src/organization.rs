@@ -1,0 +1,70 @@
+//! Organizations and regions as clients see them.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// An organization. The keys that newer clients require although they are null are always present.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Organization {
+    pub id: String,
+    pub name: String,
+    pub created_by: String,
+    pub personal: bool,
+    pub created_at: String,
+    pub updated_at: String,
+    pub suspended: bool,
+    /// The epoch while not suspended: clients refuse null here.
+    pub suspended_at: String,
+    pub suspension_reason: String,
+    pub suspended_until: String,
+    pub suspension_cleanup_grace_period_hours: u32,
+    pub max_cpu_per_sandbox: u32,
+    pub max_memory_per_sandbox: u32,
+    pub max_disk_per_sandbox: u32,
+    pub secret_quota: u32,
+    pub max_secrets_per_sandbox: u32,
+    pub snapshot_deactivation_timeout_minutes: u32,
+    #[schema(required = true)]
+    pub default_queue_timeout: Option<u32>,
+    pub sandbox_limited_network_egress: bool,
+    pub preview_warning_enabled: bool,
+    pub sso_enabled: bool,
+    pub scim_enabled: bool,
+    pub default_region_id: String,
+    #[schema(required = true)]
+    pub authenticated_rate_limit: Option<u32>,
+    #[schema(required = true)]
+    pub sandbox_create_rate_limit: Option<u32>,
+    #[schema(required = true)]
+    pub sandbox_lifecycle_rate_limit: Option<u32>,
+    pub experimental_config: BTreeMap<String, String>,
+    #[schema(required = true)]
+    pub otel_config: Option<OtelConfig>,
+    #[schema(required = true)]
+    pub authenticated_rate_limit_ttl_seconds: Option<u32>,
+    #[schema(required = true)]
+    pub sandbox_create_rate_limit_ttl_seconds: Option<u32>,
+    #[schema(required = true)]
+    pub sandbox_lifecycle_rate_limit_ttl_seconds: Option<u32>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OtelConfig {
+    pub endpoint: String,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// A place sandboxes run in; one host is the shared region `us`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Region {
+    pub id: String,
+    pub name: String,
+    pub region_type: String,
+    pub created_at: String,
+    pub updated_at: String,
+}
