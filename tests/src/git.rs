@@ -1,0 +1,85 @@
+//! Bare repositories on a git server that sandboxes can reach (`tests/support/git_server.py`).
+
+use crate::process::{self, repository, succeeded};
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// A git server in a network namespace of its own, with the repositories below one folder.
+pub struct GitServer {
+    child: Child,
+    pub url: String,
+    root: PathBuf,
+}
+
+impl GitServer {
+    pub fn start(root: &Path) -> Self {
+        Self::start_with(root, &[])
+    }
+
+    /// With further options of the script, `--user` for instance.
+    pub fn start_with(root: &Path, options: &[&str]) -> Self {
+        let mut child = Command::new("python3")
+            .arg(repository().join("tests/support/git_server.py"))
+            .arg(root)
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.strip_prefix("URL ").expect("the git server says where it listens").trim().to_owned();
+        Self { child, url, root: root.to_owned() }
+    }
+
+    /// A bare repository with one commit on `main` holding the given files; returns its address.
+    pub fn repository(&self, name: &str, files: &[(&str, &str)]) -> String {
+        let work = self.root.join(format!("{name}.work"));
+        std::fs::create_dir_all(&work).unwrap();
+        for (path, content) in files {
+            std::fs::write(work.join(path), content).unwrap();
+        }
+        let bare = self.root.join(format!("{name}.git"));
+        git(&self.root, &["init", "--quiet", "--bare", "--initial-branch=main", bare.to_str().unwrap()]);
+        git(&work, &["init", "--quiet", "--initial-branch=main"]);
+        git(&work, &["add", "--all"]);
+        git(&work, &["commit", "--quiet", "--message", "first"]);
+        git(&work, &["push", "--quiet", bare.to_str().unwrap(), "HEAD:main"]);
+        format!("{}/{name}.git", self.url)
+    }
+
+    /// Adds a commit on the server's side, as a colleague would.
+    pub fn commit(&self, name: &str, branch: &str, file: &str, content: &str) {
+        let work = self.root.join(format!("{name}.work"));
+        let bare = self.root.join(format!("{name}.git"));
+        let bare = bare.to_str().unwrap();
+        git(&work, &["fetch", "--quiet", bare, branch]);
+        git(&work, &["checkout", "--quiet", "--detach", "FETCH_HEAD"]);
+        std::fs::write(work.join(file), content).unwrap();
+        git(&work, &["add", "--all"]);
+        git(&work, &["commit", "--quiet", "--message", "a colleague's"]);
+        git(&work, &["push", "--quiet", bare, &format!("HEAD:{branch}")]);
+    }
+
+    /// What the server holds for `branch:file`.
+    pub fn content(&self, name: &str, branch: &str, file: &str) -> String {
+        git(&self.root.join(format!("{name}.git")), &["show", &format!("{branch}:{file}")])
+    }
+}
+
+impl Drop for GitServer {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.args(["-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "safe.directory=*"]);
+    succeeded(&process::run(command.args(arguments).current_dir(folder), Duration::from_secs(60)))
+}
