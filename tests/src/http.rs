@@ -39,7 +39,7 @@ impl Reply {
 
     /// Panics with the body unless the status is the wanted one.
     #[track_caller]
-    pub fn expect(&self, status: u16) -> &Self {
+    pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());
         self
     }
@@ -47,7 +47,7 @@ impl Reply {
     /// The standard error body with this status, and a message for people.
     #[track_caller]
     pub fn expect_error(&self, status: u16) -> String {
-        self.expect(status);
+        assert_eq!(self.status, status, "{}", self.text());
         let body = self.json();
         assert_eq!(body["statusCode"], status, "{body}");
         for field in ["path", "timestamp", "error", "message"] {

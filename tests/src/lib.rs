@@ -3,12 +3,12 @@
 //!
 //! It drives the built binary and the published interfaces only; it links none of the product's crates.
 
-#![allow(clippy::unwrap_used)] // The whole crate is test code.
-
 pub mod footprint;
 pub mod git;
 pub mod http;
+pub mod postgres;
 pub mod process;
+pub mod registry;
 pub mod sdk;
 pub mod subnet;
 pub mod world;

@@ -163,7 +163,7 @@ impl World {
         self.server.id() as i32
     }
 
-    /// A process of the server by its role (`serve`, `runner`, `zygote`): the supervisor's child, or a child's child.
+    /// A process of the server by its role (`api-worker`, `runner`, `zygote`): the supervisor's child, or a child's child.
     pub fn role(&self, role: &str) -> Option<Seen> {
         let all = process::all();
         let mut family = vec![self.supervisor()];
@@ -179,7 +179,7 @@ impl World {
     /// Kills the supervisor, and after it whatever of the server still runs; sandboxes are left alone.
     pub fn kill_server(&mut self) {
         let roles: Vec<i32> =
-            ["serve", "runner", "zygote"].iter().filter_map(|role| self.role(role)).map(|p| p.pid).collect();
+            ["api-worker", "runner", "zygote"].iter().filter_map(|role| self.role(role)).map(|p| p.pid).collect();
         signal(self.supervisor(), Signal::KILL);
         let _ = self.server.wait();
         eventually("the server's other processes end with it", END_MAX, || {

@@ -101,9 +101,12 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
             Status::Differs if row.note.is_empty() => complaints.push(format!("{name}: differs, but no note says how")),
             Status::Works | Status::Differs => {}
         }
-        complaints.extend(row.tests.iter().filter(|test| !test_exists(root, test)).map(|test| {
-            format!("{name}: names the test {test}, which does not exist")
-        }));
+        complaints.extend(
+            row.tests
+                .iter()
+                .filter(|test| !test_exists(root, test))
+                .map(|test| format!("{name}: names the test {test}, which does not exist")),
+        );
     }
     let document = root.join("docs/compatibility.md");
     if std::fs::read_to_string(&document).unwrap_or_default() != render(&coverage)? {
@@ -123,7 +126,9 @@ fn covers(rows: &[Row], published: &[Published]) -> Vec<String> {
     }
     let known = |row: &&Row| published.iter().any(|o| o.method == row.method && o.path == row.path && o.id == row.id);
     complaints.extend(
-        rows.iter().filter(|row| !known(row)).map(|row| format!("{} {}: not a published operation", row.method, row.path)),
+        rows.iter()
+            .filter(|row| !known(row))
+            .map(|row| format!("{} {}: not a published operation", row.method, row.path)),
     );
     complaints
 }
@@ -183,7 +188,8 @@ fn section(out: &mut String, title: &str, rows: &[Row]) -> Result<()> {
                 Status::Differs => "differs",
                 Status::NotYet => "not yet",
             };
-            let tests: Vec<String> = row.tests.iter().map(|t| format!("`{}`", t.trim_start_matches("tests/"))).collect();
+            let tests: Vec<String> =
+                row.tests.iter().map(|t| format!("`{}`", t.trim_start_matches("tests/"))).collect();
             writeln!(out, "| `{} {}` | {status} | {} | {} |", row.method, row.path, tests.join(", "), row.note)?;
         }
     }

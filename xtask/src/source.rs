@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn unwraps_and_environment_reads_count_outside_tests_only() {
-        let text = "fn a() { b().unwrap(); std::env::var(\"X\"); }\n#[test]\nfn t() { c().expect(\"\"); env::vars(); }\n";
+        let text =
+            "fn a() { b().unwrap(); std::env::var(\"X\"); }\n#[test]\nfn t() { c().expect(\"\"); env::vars(); }\n";
         let facts = read(text).unwrap();
         assert_eq!(facts.unwraps.len(), 1);
         assert_eq!(facts.env_reads.len(), 1);

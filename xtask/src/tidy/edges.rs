@@ -54,7 +54,8 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     for (name, dependencies) in &found {
         let Some((_, allowed)) = EDGES.iter().find(|(known, _)| known == name) else {
-            complaints.push(format!("{name}: a crate that the table of edges does not know; is it justified by a wall?"));
+            complaints
+                .push(format!("{name}: a crate that the table of edges does not know; is it justified by a wall?"));
             continue;
         };
         let actual: BTreeSet<&str> =

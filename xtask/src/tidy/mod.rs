@@ -58,8 +58,9 @@ const LOCK_PACKAGES_MAX: usize = 500;
 fn lock_size(root: &Path) -> Result<Option<String>> {
     let lock = std::fs::read_to_string(root.join("Cargo.lock")).context("read Cargo.lock")?;
     let packages = lock.lines().filter(|line| *line == "[[package]]").count();
-    Ok((packages > LOCK_PACKAGES_MAX)
-        .then(|| format!("Cargo.lock: {packages} packages, at most {LOCK_PACKAGES_MAX}; drop a dependency or a feature")))
+    Ok((packages > LOCK_PACKAGES_MAX).then(|| {
+        format!("Cargo.lock: {packages} packages, at most {LOCK_PACKAGES_MAX}; drop a dependency or a feature")
+    }))
 }
 
 /// Tracked files and new ones that git does not ignore.

@@ -37,7 +37,8 @@ impl Ratchet {
                 self.complaints.push(format!("{name}: grew to {size} {unit} from the tolerated {allowed}"));
             }
             Some(&allowed) if size < allowed => {
-                self.complaints.push(format!("{name}: shrank to {size} {unit}; lower it in xtask/ratchet.json from {allowed}"));
+                self.complaints
+                    .push(format!("{name}: shrank to {size} {unit}; lower it in xtask/ratchet.json from {allowed}"));
             }
             Some(_) => {}
         }

@@ -1,0 +1,337 @@
+"""The official Python SDK, unmodified, against a real server: DAYTONA_API_URL and DAYTONA_API_KEY say which.
+
+Prints one line for each case and ends with status 1 when one failed. GIT_URL names a repository sandboxes can clone.
+"""
+import asyncio
+import hashlib
+import inspect
+import os
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+
+from daytona import (
+    AsyncDaytona,
+    CreateSandboxFromImageParams,
+    CreateSandboxFromSnapshotParams,
+    Daytona,
+    DaytonaConfig,
+    DaytonaError,
+    DaytonaNotFoundError,
+    FileDownloadRequest,
+    FileUpload,
+    ListSandboxesQuery,
+    SessionExecuteRequest,
+)
+from daytona.common.errors import (
+    DaytonaAuthenticationError,
+    DaytonaBadRequestError,
+    DaytonaConflictError,
+    DaytonaFileNotFoundError,
+    DaytonaTimeoutError,
+)
+
+GIT_URL = os.environ.get("GIT_URL", "")
+BIG_BYTES = 100 << 20
+
+
+class raises:
+    """`with raises(Kind) as caught:`; the error is `caught.error`."""
+
+    def __init__(self, kind, status=None):
+        self.kind, self.status, self.error = kind, status, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, _):
+        assert error is not None, f"nothing was raised; {self.kind.__name__} expected"
+        assert isinstance(error, self.kind), f"{kind.__name__}({error}) instead of {self.kind.__name__}"
+        if self.status is not None:
+            assert error.status_code == self.status, error
+        assert str(error).strip(), "an error without words"
+        self.error = error
+        return True
+
+
+def unique(word):
+    return f"{word}-{uuid.uuid4().hex[:8]}"
+
+
+def test_create_with_defaults(daytona, _):
+    sandbox = daytona.create()
+    try:
+        assert sandbox.state == "started", sandbox.state
+        assert (sandbox.cpu, sandbox.memory, sandbox.disk) == (1, 1, 3), sandbox
+        assert sandbox.auto_stop_interval == 15 and sandbox.auto_delete_interval == -1
+        assert sandbox.user == "daytona"
+        assert sandbox.env == {} and sandbox.labels == {"code-toolbox-language": "python"}
+        assert sandbox.process.exec("echo hello").result == "hello\n"
+    finally:
+        sandbox.delete()
+    with raises(DaytonaNotFoundError):
+        daytona.get(sandbox.id)
+
+
+def test_create_with_everything(daytona, _):
+    name = unique("named")
+    params = CreateSandboxFromSnapshotParams(
+        name=name, language="python", env_vars={"COLOUR": "blue"}, labels={"team": "red"}, auto_stop_interval=30
+    )
+    sandbox = daytona.create(params)
+    try:
+        assert sandbox.name == name and sandbox.auto_stop_interval == 30
+        assert sandbox.labels["team"] == "red"
+        assert sandbox.process.exec("echo $COLOUR").result.strip() == "blue"
+        assert daytona.get(name).id == sandbox.id == daytona.get(sandbox.id).id
+        with raises(DaytonaConflictError, 409):
+            daytona.create(CreateSandboxFromSnapshotParams(name=name))
+    finally:
+        sandbox.delete()
+
+
+def test_create_from_an_image_that_is_present(daytona, _):
+    sandbox = daytona.create(CreateSandboxFromImageParams(image="infield/base:1"), timeout=120)
+    try:
+        assert sandbox.process.exec("echo from an image").result == "from an image\n"
+    finally:
+        sandbox.delete()
+
+
+def test_exec(_, sandbox):
+    process = sandbox.process
+    done = process.exec("exit 42")
+    assert done.exit_code == 42
+    assert "oops" in process.exec("echo oops >&2").result
+    assert process.exec("echo $GREETING", env={"GREETING": "hi there"}).result == "hi there\n"
+    assert process.exec("pwd", cwd="/tmp").result == "/tmp\n"
+    work = sandbox.get_work_dir()
+    assert work.startswith("/") and process.exec("pwd", cwd=work).result.strip() == work
+    assert sandbox.get_user_home_dir() == "/home/daytona"
+    assert process.exec("whoami").result == "daytona\n"
+    assert process.exec("cat <<EOF\na\nb\nEOF").result == "a\nb\n"
+    long = "x" * 300_000
+    assert process.exec(f"printf %s '{long}' | wc -c").result.strip() == "300000"
+    assert process.exec("ls /does/not/exist").exit_code != 0
+    with raises(DaytonaTimeoutError):
+        process.exec("sleep 30", timeout=1)
+    assert process.exec("pgrep -x sleep || echo none").result == "none\n", "the timed-out command lives on"
+
+
+def test_code_run(_, sandbox):
+    run = sandbox.process.code_run
+    assert run("print(6 * 7)").result.strip() == "42"
+    many = run("import json\nfor n in range(3):\n    print(json.dumps({'n': n}))")
+    assert many.exit_code == 0 and many.result.count("\n") == 3
+    merged = run("import sys; print('out'); print('err', file=sys.stderr)")
+    assert merged.exit_code == 0 and "out" in merged.result and "err" in merged.result
+    assert run("this is not python").exit_code != 0
+    assert "ValueError" in run("raise ValueError('x')").result
+
+
+def test_files(_, sandbox):
+    fs = sandbox.fs
+    fs.create_folder("deep/er", "755")
+    binary = bytes(range(256)) * 4
+    fs.upload_file(binary, "deep/er/bytes.bin")
+    assert fs.download_file("deep/er/bytes.bin") == binary
+    fs.upload_file(b"", "deep/empty")
+    assert fs.download_file("deep/empty") == b""
+    info = fs.get_file_info("deep/er/bytes.bin")
+    assert (info.size, info.is_dir, info.permissions) == (1024, False, "0644"), info
+    assert sorted(entry.name for entry in fs.list_files("deep")) == ["empty", "er"]
+    fs.move_files("deep/empty", "deep/moved")
+    with raises(DaytonaNotFoundError):
+        fs.get_file_info("deep/empty")
+    fs.delete_file("deep", recursive=True)
+    with raises(DaytonaNotFoundError):
+        fs.list_files("deep")
+    with raises(DaytonaFileNotFoundError):
+        fs.download_file("/no/such/file")
+
+
+def test_bulk(_, sandbox):
+    fs = sandbox.fs
+    contents = {f"bulk/{n}.txt": f"file {n}\n".encode() * (n + 1) for n in range(25)}
+    fs.upload_files([FileUpload(source=data, destination=path) for path, data in contents.items()])
+    asked = [FileDownloadRequest(source=path) for path in contents]
+    asked.insert(3, FileDownloadRequest(source="bulk/absent"))
+    answers = fs.download_files(asked)
+    assert [answer.source for answer in answers] == [request.source for request in asked]
+    for answer in answers:
+        if answer.source == "bulk/absent":
+            assert answer.error, answer
+        else:
+            assert answer.result == contents[answer.source]
+
+
+def test_hundred_mebibytes(_, sandbox):
+    fs = sandbox.fs
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as folder:
+        source, back = os.path.join(folder, "source"), os.path.join(folder, "back")
+        with open(source, "wb") as file:
+            for _ in range(BIG_BYTES >> 20):
+                block = os.urandom(1 << 20)
+                digest.update(block)
+                file.write(block)
+        start = time.monotonic()
+        fs.upload_file(source, "big.bin")
+        up = time.monotonic() - start
+        seen = sandbox.process.exec("sha256sum big.bin").result.split()[0]
+        assert seen == digest.hexdigest(), "the sandbox holds other bytes"
+        start = time.monotonic()
+        fs.download_file("big.bin", back)
+        down = time.monotonic() - start
+        with open(back, "rb") as file:
+            assert hashlib.file_digest(file, "sha256").hexdigest() == digest.hexdigest(), "other bytes came back"
+    print(f"   100 MiB up in {up:.2f} s, down in {down:.2f} s")
+    fs.delete_file("big.bin")
+
+
+def test_git(_, sandbox):
+    git = sandbox.git
+    git.clone(GIT_URL, "project")
+    status = git.status("project")
+    assert status.current_branch == "main" and status.file_status == [], status
+    sandbox.fs.upload_file(b"new\n", "project/new.txt")
+    git.add("project", ["new.txt"])
+    assert [entry.name for entry in git.status("project").file_status] == ["new.txt"]
+    commit = git.commit("project", "add new.txt", "Tester", "tester@example.org")
+    assert len(commit.sha) >= 7, commit
+    git.push("project")
+    git.pull("project")
+    git.clone(GIT_URL, "again", branch="main")
+    assert sandbox.fs.download_file("again/new.txt") == b"new\n", "the push reached the server"
+    with raises(DaytonaError):
+        git.clone(GIT_URL.replace("project.git", "absent.git"), "nothing")
+
+
+def test_list_and_labels(daytona, _):
+    mark = unique("mark")
+    sandboxes = [daytona.create(CreateSandboxFromSnapshotParams(labels={"mark": mark, "n": str(n)})) for n in range(3)]
+    try:
+        query = ListSandboxesQuery(labels={"mark": mark}, limit=2)
+        found = list(daytona.list(query))
+        assert sorted(s.id for s in found) == sorted(s.id for s in sandboxes), "each once, over two pages"
+        sandboxes[0].set_labels({"mark": unique("other")})
+        sandboxes[0].refresh_data()
+        assert "n" not in sandboxes[0].labels, "labels are replaced"
+        assert len(list(daytona.list(query))) == 2
+    finally:
+        for sandbox in sandboxes:
+            sandbox.delete()
+
+
+def test_intervals(daytona, sandbox):
+    sandbox.set_autostop_interval(45)
+    sandbox.set_auto_archive_interval(0)
+    sandbox.set_auto_delete_interval(120)
+    seen = daytona.get(sandbox.id)
+    assert (seen.auto_stop_interval, seen.auto_archive_interval, seen.auto_delete_interval) == (45, 43200, 120)
+    sandbox.set_auto_delete_interval(-1)
+    sandbox.refresh_activity()
+
+
+def test_stop_and_start_keep_files(daytona, _):
+    sandbox = daytona.create()
+    try:
+        sandbox.fs.upload_file(b"kept", "kept.txt")
+        sandbox.process.exec("echo more > /tmp/more; sudo touch /etc/mine")
+        sandbox.stop()
+        assert sandbox.state == "stopped"
+        with raises(DaytonaError):
+            sandbox.process.exec("true")
+        sandbox.start()
+        assert sandbox.state == "started"
+        assert sandbox.fs.download_file("kept.txt") == b"kept"
+        assert sandbox.process.exec("ls /etc/mine").exit_code == 0
+    finally:
+        sandbox.delete()
+
+
+def test_errors(daytona, _):
+    url = os.environ["DAYTONA_API_URL"]
+    with raises(DaytonaAuthenticationError, 401):
+        Daytona(DaytonaConfig(api_key="dtn_" + "0" * 64, api_url=url)).create()
+    with raises(DaytonaNotFoundError, 404):
+        daytona.get(str(uuid.uuid4()))
+    with raises(DaytonaNotFoundError, 404):
+        daytona.get("no-sandbox-of-this-name")
+    with raises(DaytonaBadRequestError, 400):
+        daytona.create(CreateSandboxFromSnapshotParams(snapshot="no/such-snapshot:1"))
+
+
+def test_snapshots(daytona, _):
+    found = daytona.snapshot.list()
+    assert found.total >= 1 and found.items, found
+    default = daytona.snapshot.get("infield/base:1")
+    assert default.state == "active" and default.general
+
+
+def test_events_do_not_get_in_the_way(daytona, _):
+    """The SDK tries Socket.IO in the background; whatever the server says there, waiting works by asking."""
+    sandbox = daytona.create()
+    sandbox.delete(wait=True) if "wait" in inspect.signature(sandbox.delete).parameters else sandbox.delete()
+
+
+def test_sessions(_, sandbox):
+    """Only what the server offers: a server without sessions says 501 and the SDK raises."""
+    process = sandbox.process
+    name = unique("session")
+    try:
+        process.create_session(name)
+    except DaytonaError as error:
+        assert error.status_code == 501, error
+        return
+    process.execute_session_command(name, SessionExecuteRequest(command="export KEPT=yes"))
+    assert "yes" in (process.execute_session_command(name, SessionExecuteRequest(command="echo $KEPT")).stdout or "")
+    process.delete_session(name)
+
+
+def test_async_client(_, __):
+    async def all_of_it():
+        async with AsyncDaytona() as daytona:
+            sandbox = await daytona.create()
+            try:
+                answers = await asyncio.gather(*(sandbox.process.exec(f"echo {n}") for n in range(20)))
+                assert [a.result.strip() for a in answers] == [str(n) for n in range(20)]
+                await sandbox.fs.upload_file(b"async", "a.txt")
+                assert await sandbox.fs.download_file("a.txt") == b"async"
+                assert (await sandbox.process.code_run("print('hi')")).result.strip() == "hi"
+                assert (await daytona.get(sandbox.id)).id == sandbox.id
+                await sandbox.stop()
+                await sandbox.start()
+                assert await sandbox.fs.download_file("a.txt") == b"async"
+            finally:
+                await sandbox.delete()
+
+    asyncio.run(all_of_it())
+
+
+def main():
+    wanted = sys.argv[1:]
+    cases = [(name, case) for name, case in globals().items() if name.startswith("test_")]
+    cases = [(name, case) for name, case in cases if not wanted or name in wanted]
+    daytona = Daytona()
+    shared = daytona.create()
+    failed = []
+    try:
+        for name, case in cases:
+            start = time.monotonic()
+            try:
+                case(daytona, shared)
+                print(f"ok {name} {1000 * (time.monotonic() - start):.0f} ms", flush=True)
+            except Exception:  # noqa: BLE001 - every failure is reported, then the next case runs
+                failed.append(name)
+                print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
+    finally:
+        shared.delete()
+    print(f"{len(cases) - len(failed)} passed, {len(failed)} failed: {failed}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

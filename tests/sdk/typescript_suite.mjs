@@ -1,0 +1,203 @@
+// The official TypeScript SDK, unmodified, against a real server: DAYTONA_API_URL and DAYTONA_API_KEY say which.
+//
+// Prints one line for each case and ends with status 1 when one failed. SDK_HOME is a folder whose node_modules holds
+// @daytona/sdk; GIT_URL names a repository sandboxes can clone.
+import assert from 'node:assert/strict'
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+const require = createRequire(join(process.env.SDK_HOME, 'package.json'))
+const { Daytona, DaytonaError, DaytonaNotFoundError } = require('@daytona/sdk')
+const GIT_URL = process.env.GIT_URL ?? ''
+const BIG_BYTES = 100 << 20
+
+const unique = (word) => `${word}-${randomUUID().slice(0, 8)}`
+const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
+
+async function rejects(status, promise) {
+  await assert.rejects(promise, (error) => {
+    assert.ok(error instanceof DaytonaError, `${error?.constructor?.name}: ${error}`)
+    if (status) assert.equal(error.statusCode, status, error.message)
+    assert.ok(error.message, 'an error without words')
+    return true
+  })
+}
+
+async function test_create_with_defaults(daytona) {
+  const sandbox = await daytona.create()
+  assert.equal(sandbox.state, 'started')
+  assert.deepEqual([sandbox.cpu, sandbox.memory, sandbox.disk], [1, 1, 3])
+  assert.equal((await sandbox.process.executeCommand('echo hello')).result, 'hello\n')
+  await sandbox.delete()
+  await rejects(404, daytona.get(sandbox.id))
+}
+
+async function test_create_with_everything(daytona) {
+  const name = unique('named')
+  const sandbox = await daytona.create({
+    name,
+    language: 'typescript',
+    envVars: { COLOUR: 'blue' },
+    labels: { team: 'red' },
+    autoStopInterval: 30,
+  })
+  try {
+    assert.equal(sandbox.name, name)
+    assert.equal(sandbox.autoStopInterval, 30)
+    assert.equal((await sandbox.process.executeCommand('echo $COLOUR')).result, 'blue\n')
+    assert.equal((await daytona.get(name)).id, sandbox.id)
+    await rejects(409, daytona.create({ name }))
+  } finally {
+    await sandbox.delete()
+  }
+}
+
+async function test_exec(_, sandbox) {
+  const run = (...words) => sandbox.process.executeCommand(...words)
+  assert.equal((await run('exit 42')).exitCode, 42)
+  assert.match((await run('echo oops >&2')).result, /oops/)
+  assert.equal((await run('echo $A', undefined, { A: 'b c' })).result, 'b c\n')
+  assert.equal((await run('pwd', '/tmp')).result, '/tmp\n')
+  assert.equal((await run('whoami')).result, 'daytona\n')
+  await rejects(undefined, run('sleep 30', undefined, undefined, 1))
+}
+
+async function test_code_run(_, sandbox) {
+  const good = await sandbox.process.codeRun('print(6 * 7)')
+  assert.equal(good.result.trim(), '42')
+  assert.notEqual((await sandbox.process.codeRun('this is not python')).exitCode, 0)
+}
+
+async function test_files(_, sandbox) {
+  const { fs } = sandbox
+  await fs.createFolder('deep/er', '755')
+  const bytes = Buffer.from(Array.from({ length: 256 }, (_, n) => n))
+  await fs.uploadFile(bytes, 'deep/er/bytes.bin')
+  assert.deepEqual(await fs.downloadFile('deep/er/bytes.bin'), bytes)
+  assert.equal((await fs.getFileDetails('deep/er/bytes.bin')).size, 256)
+  assert.deepEqual((await fs.listFiles('deep')).map((entry) => entry.name), ['er'])
+  await fs.moveFiles('deep/er/bytes.bin', 'deep/moved')
+  await rejects(404, fs.getFileDetails('deep/er/bytes.bin'))
+  await fs.deleteFile('deep', true)
+  await rejects(404, fs.listFiles('deep'))
+}
+
+async function test_bulk(_, sandbox) {
+  const contents = new Map(Array.from({ length: 25 }, (_, n) => [`bulk/${n}.txt`, Buffer.from(`file ${n}\n`)]))
+  const files = [...contents].map(([destination, source]) => ({ source, destination }))
+  await sandbox.fs.uploadFiles(files)
+  const answers = await sandbox.fs.downloadFiles([...contents.keys(), 'bulk/absent'].map((source) => ({ source })))
+  assert.equal(answers.length, 26)
+  for (const answer of answers) {
+    if (answer.source === 'bulk/absent') assert.ok(answer.error)
+    else assert.deepEqual(Buffer.from(answer.result), contents.get(answer.source))
+  }
+}
+
+async function test_hundred_mebibytes(_, sandbox) {
+  const folder = await mkdtemp(join(tmpdir(), 'sdk-'))
+  try {
+    const bytes = randomBytes(BIG_BYTES)
+    await writeFile(join(folder, 'source'), bytes)
+    await sandbox.fs.uploadFile(join(folder, 'source'), 'big.bin')
+    const seen = (await sandbox.process.executeCommand('sha256sum big.bin')).result.split(' ')[0]
+    assert.equal(seen, sha256(bytes), 'the sandbox holds other bytes')
+    await sandbox.fs.downloadFile('big.bin', join(folder, 'back'))
+    assert.equal(sha256(await readFile(join(folder, 'back'))), sha256(bytes), 'other bytes came back')
+    await sandbox.fs.deleteFile('big.bin')
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+}
+
+async function test_git(_, sandbox) {
+  const { git } = sandbox
+  await git.clone(GIT_URL, 'project')
+  assert.equal((await git.status('project')).currentBranch, 'main')
+  await sandbox.fs.uploadFile(Buffer.from('new\n'), `project/ts.txt`)
+  await git.add('project', ['ts.txt'])
+  const commit = await git.commit('project', 'add ts.txt', 'Tester', 'tester@example.org')
+  assert.ok(commit.sha.length >= 7)
+  await git.push('project')
+  await git.pull('project')
+}
+
+async function test_list_and_labels(daytona) {
+  const mark = unique('mark')
+  const sandboxes = await Promise.all([0, 1, 2].map((n) => daytona.create({ labels: { mark, n: `${n}` } })))
+  try {
+    const found = []
+    for await (const sandbox of daytona.list({ labels: { mark }, limit: 2 })) found.push(sandbox.id)
+    assert.deepEqual(found.sort(), sandboxes.map((s) => s.id).sort(), 'each once, over two pages')
+    await sandboxes[0].setLabels({ mark: unique('other') })
+    await sandboxes[0].refreshData()
+    assert.equal(sandboxes[0].labels.n, undefined, 'labels are replaced')
+  } finally {
+    await Promise.all(sandboxes.map((sandbox) => sandbox.delete()))
+  }
+}
+
+async function test_intervals(daytona, sandbox) {
+  await sandbox.setAutostopInterval(45)
+  await sandbox.setAutoArchiveInterval(0)
+  await sandbox.setAutoDeleteInterval(120)
+  const seen = await daytona.get(sandbox.id)
+  assert.deepEqual([seen.autoStopInterval, seen.autoArchiveInterval, seen.autoDeleteInterval], [45, 43200, 120])
+  await sandbox.setAutoDeleteInterval(-1)
+}
+
+async function test_stop_and_start_keep_files(daytona) {
+  const sandbox = await daytona.create()
+  try {
+    await sandbox.fs.uploadFile(Buffer.from('kept'), 'kept.txt')
+    await sandbox.stop()
+    assert.equal(sandbox.state, 'stopped')
+    await sandbox.start()
+    assert.equal(sandbox.state, 'started')
+    assert.equal((await sandbox.fs.downloadFile('kept.txt')).toString(), 'kept')
+  } finally {
+    await sandbox.delete()
+  }
+}
+
+async function test_errors(daytona) {
+  const stranger = new Daytona({ apiKey: `dtn_${'0'.repeat(64)}`, apiUrl: process.env.DAYTONA_API_URL })
+  await rejects(401, stranger.create())
+  await assert.rejects(daytona.get(randomUUID()), DaytonaNotFoundError)
+  await rejects(400, daytona.create({ snapshot: 'no/such-snapshot:1' }))
+}
+
+const cases = [
+  test_create_with_defaults,
+  test_create_with_everything,
+  test_exec,
+  test_code_run,
+  test_files,
+  test_bulk,
+  test_hundred_mebibytes,
+  test_git,
+  test_list_and_labels,
+  test_intervals,
+  test_stop_and_start_keep_files,
+  test_errors,
+]
+const wanted = process.argv.slice(2)
+const daytona = new Daytona()
+const shared = await daytona.create()
+const failed = []
+for (const test of cases.filter((test) => !wanted.length || wanted.includes(test.name))) {
+  const start = performance.now()
+  try {
+    await test(daytona, shared)
+    console.log(`ok ${test.name} ${Math.round(performance.now() - start)} ms`)
+  } catch (error) {
+    failed.push(test.name)
+    console.log(`FAILED ${test.name}\n${error?.stack ?? error}`)
+  }
+}
+await shared.delete()
+console.log(`${cases.length - failed.length} passed, ${failed.length} failed: ${failed}`)
+process.exit(failed.length ? 1 : 0)
