@@ -12,7 +12,7 @@ const SAMPLES: usize = 20;
 
 /// Starts `command` in one sandbox without waiting for it, and measures `true` in another meanwhile.
 fn beside(world: &World, bad: &str, neighbour: &str, what: &str, command: &str, seconds: u64) -> u16 {
-    let status = thread::scope(|scope| {
+    thread::scope(|scope| {
         let culprit = scope.spawn(|| {
             let body = json!({ "command": command, "timeout": seconds }).to_string().into_bytes();
             world.toolbox(bad).try_call("POST", "/process/execute", Some(body)).map_or(0, |reply| reply.status)
@@ -32,8 +32,7 @@ fn beside(world: &World, bad: &str, neighbour: &str, what: &str, command: &str, 
         println!("neighbour's `true` beside a {what}: median {middle:?}, worst {worst:?}");
         assert!(middle < NEIGHBOUR_MAX, "a neighbour's `true` takes {middle:?} beside a {what}");
         culprit.join().unwrap()
-    });
-    status
+    })
 }
 
 /// The sandbox answers again.

@@ -74,7 +74,7 @@ impl Level {
 fn used_mib(world: &World) -> u64 {
     let pool = world.data_dir.join("pool");
     let stat = rustix::fs::statvfs(&pool).unwrap();
-    (stat.f_blocks - stat.f_bfree) * stat.f_frsize >> 20
+    ((stat.f_blocks - stat.f_bfree) * stat.f_frsize) >> 20
 }
 
 fn cycles(world: &World, number: usize) {
