@@ -20,4 +20,5 @@ pub use config::ImageConfig;
 pub use error::{ImageError, Result};
 pub use progress::{Progress, Silent, Unit};
 pub use reference::Reference;
+pub use staging::Staging;
 pub use store::{GcReport, Image, Store};

@@ -56,6 +56,10 @@ impl Staging {
         }
     }
 
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A fresh path in the staging area.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{}-{name}", self.next.fetch_add(1, Ordering::Relaxed)))

@@ -202,6 +202,11 @@ impl Store {
         Ok(report)
     }
 
+    /// A directory that vanishes with the returned value, or is swept after a crash.
+    pub fn scratch(&self) -> Result<Staging> {
+        Staging::begin(self)
+    }
+
     pub(super) fn begin(&self) -> Result<Staging> {
         Staging::begin(self)
     }

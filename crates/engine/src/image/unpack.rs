@@ -19,7 +19,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Members of one layer.
@@ -232,7 +232,7 @@ impl Unpacker {
             Kind::Absent => Err(Failure::Refused(format!("its hard link target {:?} is not in this archive", shown()))),
             Kind::Directory => Err(Failure::Refused(format!("its hard link target {:?} is a directory", shown()))),
             Kind::Whiteout => Err(Failure::Refused(format!("its hard link target {:?} is a whiteout", shown()))),
-            Kind::Other => self.create(path, "make a hard link", |parent, name| {
+            Kind::Link | Kind::Other => self.create(path, "make a hard link", |parent, name| {
                 fs::linkat(&from, target_name, parent, name, AtFlags::empty())
             }),
         }
@@ -245,7 +245,7 @@ impl Unpacker {
                 .map_err(Failure::at("make a whiteout")),
             // The layer both hides and makes the directory: hide only what is below.
             Kind::Directory => mark_opaque(&self.reopen_dir(path)?),
-            Kind::Whiteout | Kind::Other => Ok(()),
+            Kind::Whiteout | Kind::Link | Kind::Other => Ok(()),
         }
     }
 
@@ -307,8 +307,7 @@ impl Unpacker {
     fn open_parent(&mut self, path: &LayerPath) -> Result<&OwnedFd, Failure> {
         if self.parent.as_ref().is_none_or(|(known, _)| known != path) {
             let dir = match open_below(self.root.as_fd(), &path.to_path(), OFlags::PATH | OFlags::DIRECTORY) {
-                Err(Errno::NOENT) => self.make_ancestors(path)?,
-                Err(Errno::NOTDIR) => return Err(Failure::Refused("a parent of it is not a directory".into())),
+                Err(Errno::NOENT | Errno::NOTDIR) => self.make_ancestors(path)?,
                 Err(Errno::LOOP) => {
                     return Err(Failure::Refused("a parent of it is a link that leads in circles".into()));
                 }
@@ -323,20 +322,15 @@ impl Unpacker {
     }
 
     fn make_ancestors(&self, path: &LayerPath) -> Result<OwnedFd, Failure> {
-        let mut so_far = std::path::PathBuf::from(".");
+        let mut so_far = PathBuf::from(".");
         let mut dir = self.reopen_dir(&LayerPath::default())?;
         for name in path.parts() {
             so_far.push(name);
-            dir = match open_below(self.root.as_fd(), &so_far, OFlags::PATH | OFlags::DIRECTORY) {
-                Err(Errno::NOENT) => {
-                    match fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
-                        Err(Errno::EXIST) => return Err(Failure::Refused("a parent of it is a dangling link".into())),
-                        other => other.map_err(Failure::at("make a parent directory"))?,
-                    }
-                    // Whatever the umask is; a directory made just now is no link.
-                    fs::chmodat(&dir, name, Mode::from_raw_mode(0o755), AtFlags::empty())
-                        .map_err(Failure::at("set the mode"))?;
-                    open_below(self.root.as_fd(), &so_far, OFlags::PATH | OFlags::DIRECTORY)
+            let open = || open_below(self.root.as_fd(), &so_far, OFlags::PATH | OFlags::DIRECTORY);
+            dir = match open() {
+                Err(Errno::NOENT | Errno::NOTDIR) => {
+                    make_ancestor(&dir, name)?;
+                    open()
                 }
                 other => other,
             }
@@ -361,11 +355,35 @@ impl Unpacker {
     }
 }
 
+/// A parent directory no member described. In the place of a whiteout it hides what lower layers have there.
+fn make_ancestor(parent: &OwnedFd, name: &OsStr) -> Result<(), Failure> {
+    let found = kind_of(parent, name)?;
+    match found {
+        Kind::Absent => {}
+        Kind::Whiteout => {
+            fs::unlinkat(parent, name, AtFlags::empty()).map_err(Failure::at("replace a whiteout"))?;
+        }
+        Kind::Link => return Err(Failure::Refused("a parent of it is a dangling link".into())),
+        Kind::Directory | Kind::Other => return Err(Failure::Refused("a parent of it is not a directory".into())),
+    }
+    let mode = Mode::from_raw_mode(0o755);
+    fs::mkdirat(parent, name, mode).map_err(Failure::at("make a parent directory"))?;
+    // Whatever the umask is; a directory made just now is no link.
+    fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(Failure::at("set the mode"))?;
+    if found == Kind::Whiteout {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = fs::openat(parent, name, flags, Mode::empty()).map_err(Failure::at("open a parent directory"))?;
+        mark_opaque(&dir)?;
+    }
+    Ok(())
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Absent,
     Directory,
     Whiteout,
+    Link,
     Other,
 }
 
@@ -376,6 +394,7 @@ fn kind_of(parent: &OwnedFd, name: &OsStr) -> Result<Kind, Failure> {
         Ok(stat) => Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Kind::Directory,
             FileType::CharacterDevice => Kind::Whiteout,
+            FileType::Symlink => Kind::Link,
             _ => Kind::Other,
         }),
     }
