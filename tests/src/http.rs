@@ -114,8 +114,10 @@ impl Api {
         if body.is_some() {
             request = request.header("Content-Type", "application/json");
         }
-        let request = request.body(body.unwrap_or_default())?;
-        let mut response = self.agent.run(request)?;
+        let mut response = match body {
+            Some(bytes) => self.agent.run(request.body(bytes)?)?,
+            None => self.agent.run(request.body(())?)?,
+        };
         let headers = response.headers().iter();
         let headers =
             headers.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
