@@ -1,0 +1,97 @@
+//! One child of the supervisor: started, restarted with growing pauses when it dies, stopped on request.
+
+use super::key_file::{self, KeyFile};
+use crate::paths::Owner;
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    ffi::OsString,
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::time::Instant;
+
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A child that lived this long starts over with the first pause.
+const STEADY: Duration = Duration::from_secs(30);
+/// How long a child may take to finish what it is doing.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// What a child gives up and gets instead.
+pub struct Drop {
+    pub owner: Owner,
+    /// Becomes its standard input.
+    pub stdin: OwnedFd,
+    /// Takes the first key from its standard output.
+    pub keys: KeyFile,
+}
+
+pub struct Child {
+    name: &'static str,
+    argv: Vec<OsString>,
+    drop: Option<Drop>,
+    running: Option<tokio::process::Child>,
+    started: Instant,
+    pause: Duration,
+}
+
+impl Child {
+    pub fn new(name: &'static str, argv: Vec<OsString>, drop: Option<Drop>) -> Self {
+        Self { name, argv, drop, running: None, started: Instant::now(), pause: PAUSE_FIRST }
+    }
+
+    pub fn start(&mut self) -> Result<()> {
+        // The running program itself, even when its file was replaced meanwhile.
+        let mut command = std::process::Command::new("/proc/self/exe");
+        command.arg0(format!("infield-{}", self.name)).args(&self.argv).stdin(Stdio::null()).current_dir("/");
+        command.env(super::worker::PARENT_ENV, std::process::id().to_string());
+        if let Some(drop) = &self.drop {
+            let stdin = drop.stdin.try_clone().context("cannot hand over the listening socket")?;
+            // With a user id given, std also empties the supplementary groups.
+            command.stdin(Stdio::from(stdin)).stdout(Stdio::piped()).uid(drop.owner.uid).gid(drop.owner.gid);
+            command.env(key_file::WANTED_ENV, if drop.keys.is_missing() { "1" } else { "0" });
+        }
+        let child = tokio::process::Command::from(command).spawn();
+        let mut child = child.with_context(|| format!("cannot start the {} process", self.name))?;
+        if let (Some(drop), Some(stdout)) = (&self.drop, child.stdout.take()) {
+            tokio::spawn(drop.keys.clone().receive(stdout));
+        }
+        self.running = Some(child);
+        self.started = Instant::now();
+        Ok(())
+    }
+
+    /// Returns after the child died and was started again. Cancelling it is harmless.
+    pub async fn keep_alive(&mut self) {
+        if let Some(child) = &mut self.running {
+            let ended = child.wait().await;
+            let how = ended.map_or_else(|e| e.to_string(), |status| status.to_string());
+            if self.started.elapsed() >= STEADY {
+                self.pause = PAUSE_FIRST;
+            }
+            eprintln!("infield: the {} process ended ({how}); starting it again in {:?}", self.name, self.pause);
+            self.running = None;
+            self.started = Instant::now();
+        }
+        tokio::time::sleep_until(self.started + self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        if let Err(e) = self.start() {
+            eprintln!("infield: {e:#}");
+            self.started = Instant::now();
+        }
+    }
+
+    /// Asks it to end, then makes it end.
+    pub async fn stop(&mut self) {
+        let Some(mut child) = self.running.take() else { return };
+        if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if tokio::time::timeout(STOP_MAX, child.wait()).await.is_err() {
+            eprintln!("infield: the {} process did not end within {STOP_MAX:?}; killing it", self.name);
+            let _ = child.kill().await;
+        }
+    }
+}

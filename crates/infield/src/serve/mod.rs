@@ -1,0 +1,129 @@
+//! `infield serve`: a small root supervisor that binds the address and keeps two children alive: the runner (root, no
+//! network) and the API (network, no privileges). It parses no request and opens no database.
+
+mod child;
+pub mod http;
+mod key_file;
+pub mod worker;
+
+use crate::{
+    cli::{HostArgs, ServeArgs},
+    paths::{self, Owner, Paths},
+};
+use anyhow::{Context, Result, bail};
+use child::Child;
+use key_file::KeyFile;
+use std::{
+    ffi::OsString,
+    fs::File,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub fn main(args: ServeArgs) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("infield serve needs root to make sandboxes; run it with sudo (the API itself drops to an ordinary user)");
+    }
+    let paths = Paths::new(&args.host.data.data_dir);
+    let owner = paths::api_owner(args.user.as_deref())?;
+    std::fs::create_dir_all(&paths.data).with_context(|| format!("cannot create {}", paths.data.display()))?;
+    let _lock = lock(&paths)?;
+    paths.prepare(owner)?;
+    let listener = bind(args.listen)?;
+    let address = listener.local_addr().context("cannot read back the address")?;
+    raise_open_files();
+    announce(&paths, address)?;
+    // One thread: a child's parent-death signal is tied to the thread that started it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(supervise(&args, &paths, owner, listener))
+}
+
+async fn supervise(args: &ServeArgs, paths: &Paths, owner: Owner, listener: TcpListener) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut runner = Child::new("runner", runner_argv(&args.host, owner), None);
+    let drop = child::Drop { owner, stdin: OwnedFd::from(listener), keys: KeyFile::new(paths.clone()) };
+    let mut api = Child::new("api", api_argv(args, paths), Some(drop));
+    runner.start()?;
+    api.start()?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = runner.keep_alive() => {}
+            () = api.keep_alive() => {}
+        }
+    }
+    // The API first: it finishes what it is answering, for which it needs the runner. Sandboxes go on.
+    api.stop().await;
+    runner.stop().await;
+    Ok(())
+}
+
+/// The arguments of a runner with the same settings.
+fn runner_argv(host: &HostArgs, owner: Owner) -> Vec<OsString> {
+    let mut argv: Vec<OsString> = vec!["runner".into(), "--data-dir".into(), host.data.data_dir.clone().into()];
+    let mut flag = |name: &str, value: Option<OsString>| {
+        if let Some(value) = value {
+            argv.extend([OsString::from(name), value]);
+        }
+    };
+    flag("--subnet", host.subnet.as_ref().map(Into::into));
+    flag("--image-dir", host.image_dir.as_ref().map(Into::into));
+    flag("--pool-size", host.pool_size.map(|n| n.to_string().into()));
+    flag("--uid-base", host.uid_base.map(|n| n.to_string().into()));
+    flag("--socket-gid", Some(owner.gid.to_string().into()));
+    argv
+}
+
+fn api_argv(args: &ServeArgs, paths: &Paths) -> Vec<OsString> {
+    let mut argv: Vec<OsString> = vec!["api-worker".into(), "--data-dir".into(), paths.data.clone().into()];
+    if let Some(url) = &args.public_url {
+        argv.extend(["--public-url".into(), url.into()]);
+    }
+    argv
+}
+
+/// Held as long as the process lives; the kernel releases it whatever happens.
+fn lock(paths: &Paths) -> Result<File> {
+    let path = paths.lock();
+    let file = File::options().create(true).append(true).open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => bail!(
+            "another infield serve already runs on {}; use that one, stop it, or give this one its own --data-dir",
+            paths.data.display()
+        ),
+        Err(std::fs::TryLockError::Error(e)) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(listen)
+        .with_context(|| format!("cannot listen on {listen}; stop what uses that port or choose another with --listen"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Writes down and says where the API is, as seen from this machine.
+fn announce(paths: &Paths, address: SocketAddr) -> Result<()> {
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let url = format!("http://{}/api", SocketAddr::new(host, address.port()));
+    let path = paths.api_url();
+    paths::write_file(&path, 0o644, &format!("{url}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("infield serves {url}");
+    Ok(())
+}
+
+/// Every sandbox and every client costs descriptors.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    // Not fatal: a small limit shows itself as refused connections, with a log line.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+}
