@@ -1,1 +1,24 @@
-//! Being built.
+//! The control plane: the public API over a store and a runner.
+//!
+//! Architecture Invariant: knows axum, the store and `dyn Runner`; no namespaces, cgroups, mounts, host paths or SQL text.
+//! Handlers in `http/` are thin; what happens to sandboxes is in `lifecycle/`.
+
+mod activity;
+mod agent;
+mod app;
+mod auth;
+mod bootstrap;
+mod cache;
+mod clock;
+mod directory;
+mod error;
+mod http;
+mod lifecycle;
+mod names;
+mod secret;
+mod snapshots;
+
+pub use app::{App, ControlConfig, Limits, REGION};
+pub use bootstrap::{ADMIN, AdminKey, another_admin_key, bootstrap};
+pub use http::openapi::openapi_json;
+pub use lifecycle::plan;

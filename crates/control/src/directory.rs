@@ -1,0 +1,104 @@
+//! Answers the gateway: may this credential reach this sandbox, and does it run.
+//!
+//! Only running sandboxes are remembered, briefly, and every change made by this process is forgotten at once; so an
+//! exec costs no query and a start is visible immediately.
+
+use crate::{app::App, cache::Cache, lifecycle::rules, secret};
+use infield_api::{
+    SandboxId,
+    directory::{Credential, Directory, DirectoryError, DirectoryFuture, Target},
+    state::SandboxState,
+};
+use infield_store::{SandboxRow, StoreError};
+use std::{sync::Arc, time::Duration};
+
+/// How long a running sandbox is taken to run and to keep its token and owner.
+const SANDBOX_CACHE: Duration = Duration::from_secs(2);
+
+/// Recently resolved running sandboxes.
+pub struct Sandboxes {
+    rows: Cache<SandboxId, Arc<SandboxRow>>,
+    /// (organization, name) to id; only a hint, checked against the row.
+    names: Cache<(String, String), SandboxId>,
+}
+
+impl Sandboxes {
+    pub fn new() -> Self {
+        Self { rows: Cache::new(SANDBOX_CACHE), names: Cache::new(SANDBOX_CACHE) }
+    }
+
+    pub fn forget(&self, id: SandboxId) {
+        self.rows.remove(&id);
+    }
+
+    fn remembered(&self, organization: &str, id_or_name: &str) -> Option<Arc<SandboxRow>> {
+        let id = match id_or_name.parse::<SandboxId>() {
+            Ok(id) => id,
+            Err(_) => self.names.get(&(organization.to_owned(), id_or_name.to_owned()))?,
+        };
+        let row = self.rows.get(&id)?;
+        let named = row.name == id_or_name || id_or_name.eq_ignore_ascii_case(&row.id.to_string());
+        (named && row.organization_id == organization).then_some(row)
+    }
+
+    fn remember(&self, row: &Arc<SandboxRow>) {
+        if rules::shown((row.state, row.desired)) == SandboxState::Started {
+            self.names.put((row.organization_id.clone(), row.name.clone()), row.id);
+            self.rows.put(row.id, row.clone());
+        }
+    }
+}
+
+impl App {
+    async fn by_key(&self, key: &str, sandbox: &str) -> Result<Arc<SandboxRow>, DirectoryError> {
+        let key = self.auth.check(&self.store, key).await.map_err(unavailable)?.ok_or(DirectoryError::Unauthorized)?;
+        if let Some(row) = self.sandboxes.remembered(&key.organization_id, sandbox) {
+            return Ok(row);
+        }
+        let row = self.store.find_sandbox(&key.organization_id, sandbox).await.map_err(unavailable)?;
+        let row = Arc::new(row.ok_or(DirectoryError::NotFound)?);
+        self.sandboxes.remember(&row);
+        Ok(row)
+    }
+
+    /// A sandbox's own token opens that sandbox, named by its id. An unknown id looks like a wrong token.
+    async fn by_token(&self, token: &str, sandbox: &str) -> Result<Arc<SandboxRow>, DirectoryError> {
+        let id: SandboxId = sandbox.parse().map_err(|_| DirectoryError::Unauthorized)?;
+        let row = match self.sandboxes.rows.get(&id) {
+            Some(row) => row,
+            None => {
+                let row = self.store.sandbox(id).await.map_err(unavailable)?;
+                let row = row.filter(|row| row.state != SandboxState::Destroyed);
+                Arc::new(row.ok_or(DirectoryError::Unauthorized)?)
+            }
+        };
+        if !secret::same(&row.auth_token, token) {
+            return Err(DirectoryError::Unauthorized);
+        }
+        self.sandboxes.remember(&row);
+        Ok(row)
+    }
+}
+
+impl Directory for App {
+    fn resolve<'a>(&'a self, sandbox: &'a str, credential: Credential<'a>) -> DirectoryFuture<'a, Target> {
+        Box::pin(async move {
+            let row = match credential {
+                Credential::None => return Err(DirectoryError::Unauthorized),
+                Credential::Bearer(key) => self.by_key(key, sandbox).await?,
+                Credential::PreviewToken(token) => self.by_token(token, sandbox).await?,
+            };
+            let shown = rules::shown((row.state, row.desired));
+            Ok(Target { sandbox: row.id, running: shown == SandboxState::Started, state: shown.as_str() })
+        })
+    }
+
+    fn touch(&self, sandbox: SandboxId) {
+        self.activity.touch(sandbox);
+    }
+}
+
+fn unavailable(e: StoreError) -> DirectoryError {
+    tracing::error!(error = %e, "cannot look up a sandbox");
+    DirectoryError::Unavailable("the database failed".to_owned())
+}

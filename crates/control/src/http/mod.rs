@@ -1,0 +1,104 @@
+//! The URL map of the public API, grouped by noun; everything is under `/api`.
+
+pub mod api_key;
+pub mod config;
+mod extract;
+pub mod mission;
+pub mod openapi;
+mod operations;
+pub mod organization;
+pub mod sandbox;
+pub mod sandbox_list;
+pub mod sandbox_settings;
+pub mod snapshot;
+pub mod user;
+mod view;
+
+use crate::{app::App, error};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, Method},
+    middleware,
+    routing::{delete, get, post, put},
+};
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
+
+/// Longest request body.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+pub fn router(app: App) -> Router {
+    let api = Router::new()
+        .merge(public())
+        .merge(accounts())
+        .merge(sandboxes())
+        .merge(snapshots())
+        .fallback(operations::unknown)
+        .method_not_allowed_fallback(operations::unknown)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    Router::new().nest("/api", api).layer(middleware::from_fn(error::envelope)).layer(cors()).with_state(app)
+}
+
+fn public() -> Router<App> {
+    Router::new()
+        .route("/health", get(config::health))
+        .route("/health/ready", get(config::ready))
+        .route("/config", get(config::config))
+        .route("/shared-regions", get(organization::shared_regions))
+        .route("/openapi.json", get(openapi::serve))
+}
+
+fn accounts() -> Router<App> {
+    Router::new()
+        .route("/users/me", get(user::me))
+        .route("/organizations", get(organization::list))
+        .route("/organizations/{organization}", get(organization::get))
+        .route("/regions", get(organization::regions))
+        .route("/api-keys", get(api_key::list).post(api_key::create))
+        .route("/api-keys/current", get(api_key::current))
+        .route("/api-keys/{name}", get(api_key::get).delete(api_key::delete))
+        .route("/api-keys/{user}/{name}", delete(api_key::delete_for_user))
+}
+
+fn sandboxes() -> Router<App> {
+    Router::new()
+        .route("/sandbox", get(sandbox_list::list).post(sandbox::create))
+        .route("/sandbox/paginated", get(sandbox_list::paginated))
+        .route("/sandbox/{sandbox}", get(sandbox::get).delete(sandbox::delete))
+        .route("/sandbox/{sandbox}/start", post(sandbox::start))
+        .route("/sandbox/{sandbox}/stop", post(sandbox::stop))
+        .route("/sandbox/{sandbox}/pause", post(sandbox::pause))
+        .route("/sandbox/{sandbox}/fork", post(sandbox::fork))
+        .route("/sandbox/{sandbox}/toolbox-proxy-url", get(sandbox::toolbox_proxy_url))
+        .route("/sandbox/{sandbox}/labels", put(sandbox_settings::labels))
+        .route("/sandbox/{sandbox}/public/{public}", post(sandbox_settings::public))
+        .route("/sandbox/{sandbox}/autostop/{minutes}", post(sandbox_settings::auto_stop))
+        .route("/sandbox/{sandbox}/autoarchive/{minutes}", post(sandbox_settings::auto_archive))
+        .route("/sandbox/{sandbox}/autodelete/{minutes}", post(sandbox_settings::auto_delete))
+        .route("/sandbox/{sandbox}/last-activity", post(sandbox_settings::last_activity))
+        .route("/sandbox/{sandbox}/clone", post(mission::clone))
+        .route("/sandbox/{sandbox}/exec", post(mission::exec))
+}
+
+fn snapshots() -> Router<App> {
+    Router::new()
+        .route("/snapshots", get(snapshot::list).post(snapshot::create))
+        .route("/snapshots/{snapshot}", get(snapshot::get).delete(snapshot::delete))
+}
+
+/// Browsers of any origin may call with a bearer key; cookies mean nothing here.
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::PUT,
+            Method::PATCH,
+            Method::POST,
+            Method::DELETE,
+            Method::OPTIONS,
+        ])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([HeaderName::from_static("server-timing")])
+}

@@ -1,0 +1,38 @@
+//! The description of what is built, generated from the handlers and served at `/api/openapi.json`.
+
+use super::{api_key, config, mission, organization, sandbox, sandbox_list, sandbox_settings, snapshot, user};
+use axum::{
+    http::header,
+    response::{IntoResponse, Response},
+};
+use std::sync::LazyLock;
+use utoipa::OpenApi;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Infield", description = "Sandboxes for AI-written code, by the Daytona v0 API"),
+    servers((url = "/api")),
+    paths(
+        config::health, config::ready, config::config,
+        user::me, organization::list, organization::get, organization::regions, organization::shared_regions,
+        api_key::create, api_key::list, api_key::current, api_key::get, api_key::delete, api_key::delete_for_user,
+        sandbox::create, sandbox::get, sandbox::delete, sandbox::start, sandbox::stop, sandbox::toolbox_proxy_url,
+        sandbox_list::list, sandbox_list::paginated,
+        sandbox_settings::labels, sandbox_settings::public, sandbox_settings::auto_stop,
+        sandbox_settings::auto_archive, sandbox_settings::auto_delete, sandbox_settings::last_activity,
+        mission::clone, mission::exec,
+        snapshot::list, snapshot::get, snapshot::create, snapshot::delete,
+    )
+)]
+struct Described;
+
+static JSON: LazyLock<String> = LazyLock::new(|| Described::openapi().to_json().unwrap_or_default());
+
+/// The OpenAPI document of this server.
+pub fn openapi_json() -> &'static str {
+    &JSON
+}
+
+pub async fn serve() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi_json()).into_response()
+}

@@ -1,0 +1,112 @@
+//! Makes rows and host agree: after a start for everything, then every few seconds for sandboxes that died by themselves.
+//!
+//! A difference is only a suspicion here: the sandbox's own task looks again, alone, before anything is written.
+
+use super::driver::Look;
+use crate::{app::App, snapshots};
+use infield_api::{
+    SandboxId,
+    runner::{Observed, ObservedState, RunnerError},
+    state::SandboxState,
+};
+use infield_store::{Known, StoreError};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+/// How often the host is compared with the rows; also how soon a dead agent is noticed.
+const COMPARE_EVERY: Duration = Duration::from_secs(3);
+/// Pause while the runner is away.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// Never ends.
+pub async fn run(app: &App) {
+    while let Err(e) = at_start(app).await {
+        tracing::warn!(error = %e, cause = cause(&e), "cannot reconcile with the host yet; trying again");
+        tokio::time::sleep(RETRY_EVERY).await;
+    }
+    loop {
+        tokio::time::sleep(COMPARE_EVERY).await;
+        if let Err(e) = compare(app).await {
+            tracing::warn!(error = %e, cause = cause(&e), "cannot compare with the host");
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error("the runner did not list its sandboxes")]
+    Runner(#[source] RunnerError),
+    #[error("the database failed")]
+    Store(#[from] StoreError),
+}
+
+fn cause(e: &ReconcileError) -> String {
+    std::error::Error::source(e).map(ToString::to_string).unwrap_or_default()
+}
+
+/// Wakes what was on its way, then compares, then catches up with images and pulls.
+async fn at_start(app: &App) -> Result<(), ReconcileError> {
+    for id in app.store.unsettled_sandboxes().await? {
+        app.driver.wake(id, None, Look::No);
+    }
+    compare(app).await?;
+    if let Err(e) = snapshots::sync(app).await {
+        tracing::warn!(error = %e, "cannot list the host's images yet");
+    }
+    snapshots::resume_pulls(app).await?;
+    Ok(())
+}
+
+/// One comparison of every row with the host.
+pub async fn compare(app: &App) -> Result<(), ReconcileError> {
+    // The rows are read after the host: a row is always written before its sandbox is made, so what the host shows and
+    // no row names is nobody's.
+    let listed = app.runner.list().await.map_err(ReconcileError::Runner)?;
+    let known = app.store.known_sandboxes().await?;
+    let seen: HashMap<SandboxId, &Observed> = listed.iter().map(|o| (o.id, o)).collect();
+    for (id, pair) in &known {
+        if suspicious(pair.0, seen.get(id).copied(), (*id, *pair)) {
+            app.driver.wake(*id, None, Look::Yes);
+        }
+    }
+    let ids: HashSet<SandboxId> = known.iter().map(|(id, _)| *id).collect();
+    let orphans: Vec<SandboxId> = listed.iter().map(|o| o.id).filter(|id| !ids.contains(id)).collect();
+    destroy_orphans(app, &orphans).await
+}
+
+/// Whether a settled row and the host disagree. Unsettled ones have their task already.
+fn suspicious(state: SandboxState, observed: Option<&Observed>, (_, pair): Known) -> bool {
+    if state.as_str() != pair.1.as_str() {
+        return false;
+    }
+    match (state, observed.map(|o| &o.state)) {
+        (SandboxState::Started, Some(ObservedState::Running)) => false,
+        (SandboxState::Stopped, Some(ObservedState::Stopped | ObservedState::Failed { .. })) => false,
+        (SandboxState::Started | SandboxState::Stopped, _) => true,
+        _ => false,
+    }
+}
+
+/// Sandboxes nobody has a row for are destroyed, unless the database looks like the wrong one.
+async fn destroy_orphans(app: &App, orphans: &[SandboxId]) -> Result<(), ReconcileError> {
+    if orphans.is_empty() {
+        return Ok(());
+    }
+    if !app.store.any_sandbox().await? {
+        tracing::error!(
+            count = orphans.len(),
+            "the host holds sandboxes but this database has never seen one: they are left alone. Is this the right \
+             database? If it is, remove them on the host"
+        );
+        return Ok(());
+    }
+    for id in orphans {
+        tracing::warn!(sandbox = %id, "destroying a sandbox that no row names");
+        if let Err(e) = app.runner.destroy(*id).await {
+            tracing::warn!(sandbox = %id, error = %e, "cannot destroy it; trying again later");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Snapshots: every image of the host is one, visible to all; callers add their own by naming an image to pull.
+
+use crate::{
+    app::App,
+    cache::Cache,
+    clock::{MINUTE_MS, now_ms},
+    error::{ApiError, ApiResult},
+};
+use infield_api::{
+    runner::{ImageInfo, PullImage, RunnerError},
+    state::SnapshotState,
+};
+use infield_store::{SnapshotRow, StoreError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long a looked-up snapshot is trusted; changes made here end that at once.
+const LOOKUP_CACHE: Duration = Duration::from_secs(5);
+/// The host's images are asked for again at most this often when a name is unknown.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// One pull at most.
+const PULL_TIME_MAX: Duration = Duration::from_secs(60 * 60);
+/// What a sandbox gets when the snapshot says nothing else.
+pub const DEFAULT_CPU: i64 = 1;
+pub const DEFAULT_MEMORY_GIB: i64 = 1;
+pub const DEFAULT_DISK_GIB: i64 = 3;
+
+pub struct Snapshots {
+    found: Cache<(String, String), Arc<SnapshotRow>>,
+    synced: Mutex<Option<Instant>>,
+}
+
+impl Snapshots {
+    pub fn new() -> Self {
+        Self { found: Cache::new(LOOKUP_CACHE), synced: Mutex::new(None) }
+    }
+
+    pub fn forget(&self) {
+        self.found.clear();
+    }
+
+    /// Whether it is time to ask the host again; notes that it is done.
+    fn due(&self) -> bool {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = synced.is_none_or(|at| at.elapsed() >= SYNC_EVERY);
+        if due {
+            *synced = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// The snapshot a new sandbox is made from: active, or the contract's 400.
+pub async fn for_create(app: &App, organization: &str, wanted: Option<&str>) -> ApiResult<Arc<SnapshotRow>> {
+    let name = wanted.map(str::trim).filter(|name| !name.is_empty()).unwrap_or(&app.config.default_snapshot);
+    let key = (organization.to_owned(), name.to_owned());
+    if let Some(found) = app.snapshots.found.get(&key) {
+        return Ok(found);
+    }
+    let mut found = app.store.find_snapshot(organization, name).await?;
+    if found.is_none() && app.snapshots.due() {
+        // An image may have been imported on the host a moment ago.
+        if let Err(e) = sync(app).await {
+            tracing::warn!(error = %e, "cannot ask the host for its images");
+        }
+        found = app.store.find_snapshot(organization, name).await?;
+    }
+    let Some(found) = found else {
+        let hint = "GET /snapshots lists them; `infield setup` makes the default one";
+        return Err(ApiError::bad_request(format!("Snapshot {name} not found; {hint}")));
+    };
+    if found.state != SnapshotState::Active || found.image.is_none() {
+        let state = found.state.as_str();
+        return Err(ApiError::bad_request(format!("Snapshot {name} is {state}, not active; wait or choose another")));
+    }
+    let found = Arc::new(found);
+    app.snapshots.found.put(key, found.clone());
+    note_use(app, &found);
+    Ok(found)
+}
+
+/// Notes the use, off the caller's path; the cache's time bounds how often it comes here.
+fn note_use(app: &App, snapshot: &SnapshotRow) {
+    let now = now_ms();
+    if snapshot.last_used_ms.is_some_and(|at| now - at < MINUTE_MS) {
+        return;
+    }
+    let (app, id) = (app.clone(), snapshot.id.clone());
+    tokio::spawn(async move {
+        if let Err(e) = app.store.snapshot_used(&id, now).await {
+            tracing::warn!(error = %e, snapshot = id, "cannot note the use of a snapshot");
+        }
+    });
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    #[error("the runner did not list its images")]
+    Runner(#[source] RunnerError),
+    #[error("the database failed")]
+    Store(#[from] StoreError),
+}
+
+/// Makes the general snapshots equal to the host's image references.
+pub async fn sync(app: &App) -> Result<(), SyncError> {
+    let images = app.runner.images().await.map_err(SyncError::Runner)?;
+    let mut wanted: HashMap<&str, &ImageInfo> = HashMap::new();
+    for image in &images {
+        wanted.extend(image.references.iter().map(|reference| (reference.as_str(), image)));
+    }
+    let mut changed = false;
+    for row in app.store.general_snapshots().await? {
+        match wanted.remove(row.name.as_str()) {
+            Some(image) if row.image.as_deref() == Some(&image.id) && row.state == SnapshotState::Active => {}
+            Some(image) => {
+                app.store.update_snapshot(&filled(row, image, now_ms())).await?;
+                changed = true;
+            }
+            None => {
+                app.store.delete_snapshot(&row.id).await?;
+                changed = true;
+            }
+        }
+    }
+    for (reference, image) in wanted {
+        match app.store.insert_snapshot(&filled(general(reference), image, now_ms())).await {
+            // Another server on the same database was quicker.
+            Ok(()) | Err(StoreError::NameTaken) => changed = true,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    if changed {
+        app.snapshots.forget();
+    }
+    Ok(())
+}
+
+/// A general snapshot before its image is known.
+fn general(reference: &str) -> SnapshotRow {
+    let now = now_ms();
+    SnapshotRow {
+        id: Uuid::new_v4().to_string(),
+        organization_id: String::new(),
+        name: reference.to_owned(),
+        general: true,
+        image_name: reference.to_owned(),
+        state: SnapshotState::Pending,
+        size_bytes: None,
+        entrypoint: None,
+        cpu: DEFAULT_CPU,
+        memory_gib: DEFAULT_MEMORY_GIB,
+        disk_gib: DEFAULT_DISK_GIB,
+        error_reason: None,
+        image: None,
+        image_user: None,
+        last_used_ms: None,
+        created_ms: now,
+        updated_ms: now,
+    }
+}
+
+/// The row with what the image tells. An entrypoint the caller gave stays.
+fn filled(row: SnapshotRow, image: &ImageInfo, now: i64) -> SnapshotRow {
+    SnapshotRow {
+        state: SnapshotState::Active,
+        size_bytes: i64::try_from(image.size_bytes).ok(),
+        error_reason: None,
+        image: Some(image.id.clone()),
+        image_user: image.user.clone().filter(|user| !user.is_empty()),
+        updated_ms: now,
+        ..row
+    }
+}
+
+/// Pulls the image of a new snapshot in the background: pending, pulling, then active or error.
+pub fn pull(app: &App, row: SnapshotRow) {
+    let app = app.clone();
+    tokio::spawn(async move {
+        if let Err(e) = pull_now(&app, row).await {
+            tracing::error!(error = %e, "cannot write down a pulled snapshot");
+        }
+        app.snapshots.forget();
+    });
+}
+
+async fn pull_now(app: &App, mut row: SnapshotRow) -> Result<(), StoreError> {
+    row.state = SnapshotState::Pulling;
+    row.updated_ms = now_ms();
+    app.store.update_snapshot(&row).await?;
+    let pull = PullImage { reference: row.image_name.clone(), username: None, password: None };
+    let pulled = tokio::time::timeout(PULL_TIME_MAX, app.runner.pull_image(pull)).await;
+    let row = match pulled {
+        Ok(Ok(image)) => filled(row, &image, now_ms()),
+        Ok(Err(e)) => failed(row, format!("cannot pull the image: {e}")),
+        Err(_) => failed(row, "timeout while pulling the image".to_owned()),
+    };
+    app.store.update_snapshot(&row).await?;
+    if let Err(e) = sync(app).await {
+        tracing::warn!(error = %e, "cannot list the host's images after a pull");
+    }
+    Ok(())
+}
+
+fn failed(row: SnapshotRow, reason: String) -> SnapshotRow {
+    SnapshotRow { state: SnapshotState::Error, error_reason: Some(reason), updated_ms: now_ms(), ..row }
+}
+
+/// After a restart: pulls that were cut off begin again.
+pub async fn resume_pulls(app: &App) -> Result<(), StoreError> {
+    for row in app.store.snapshots_in([SnapshotState::Pending, SnapshotState::Pulling]).await? {
+        pull(app, row);
+    }
+    Ok(())
+}
