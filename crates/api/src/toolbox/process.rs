@@ -66,15 +66,11 @@ pub enum StreamControl {
     Eof(bool),
 }
 
-/// Last text message of the server on that socket. Exactly one field is present.
+/// Last text message of the server on that socket; it closes with 1000 after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamEnd {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exit_code: Option<i32>,
-    /// Why nothing was run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub exit_code: i32,
 }
 
 /// First byte of a binary message of the server that carries standard output.

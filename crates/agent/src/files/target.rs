@@ -1,0 +1,173 @@
+//! A file being written as a whole: through a hidden sibling and a rename, so that readers see the old or the new content
+//! and nothing is left when the writer gives up. Symbolic links stay, and the new file gets the old one's mode and owner.
+//!
+//! Where a sibling cannot stand in for the file (another hard link, a directory that cannot be written, an owner that cannot
+//! be given), the file itself is written.
+
+use bytes::Bytes;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::{self, File, Metadata};
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// As many links as the kernel follows.
+const LINKS_MAX: usize = 40;
+const NAME_TRIES_MAX: usize = 16;
+
+pub struct Target {
+    /// Where the links lead.
+    path: PathBuf,
+    file: File,
+    /// The sibling, while it has not become the file.
+    sibling: Option<PathBuf>,
+    /// The file it replaces, opened for writing.
+    replaced: Option<File>,
+    committed: AtomicBool,
+}
+
+/// What failed, in the words of the upload's error texts (`mkdir <dir>`, `create`).
+#[derive(Debug)]
+pub struct OpenError {
+    pub step: String,
+    pub source: io::Error,
+}
+
+impl OpenError {
+    fn create(source: impl Into<io::Error>) -> Self {
+        Self { step: "create".to_owned(), source: source.into() }
+    }
+}
+
+impl Target {
+    /// Makes missing parents and prepares the write. Nothing of an existing file has changed yet, except when only the file
+    /// itself can be written.
+    pub fn open(wanted: &Path) -> Result<Self, OpenError> {
+        if let Some(parent) = wanted.parent().filter(|p| !p.as_os_str().is_empty()) {
+            fs::create_dir_all(parent)
+                .map_err(|source| OpenError { step: format!("mkdir {}", parent.display()), source })?;
+        }
+        let path = follow_links(wanted).map_err(OpenError::create)?;
+        let Some(old) = open_existing(&path).map_err(OpenError::create)? else {
+            let (sibling, file) = create_sibling(&path, 0o666).map_err(OpenError::create)?;
+            return Ok(Self { path, file, sibling: Some(sibling), replaced: None, committed: AtomicBool::new(false) });
+        };
+        let metadata = old.metadata().map_err(OpenError::create)?;
+        match stand_in(&path, &metadata) {
+            Some((sibling, file)) => {
+                Ok(Self { path, file, sibling: Some(sibling), replaced: Some(old), committed: AtomicBool::new(false) })
+            }
+            None => {
+                old.set_len(0).map_err(OpenError::create)?;
+                Ok(Self { path, file: old, sibling: None, replaced: None, committed: AtomicBool::new(false) })
+            }
+        }
+    }
+
+    pub fn write(&self, pieces: &[Bytes]) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            match (&self.file).write_vectored(left) {
+                Ok(0) if left.iter().all(|s| s.is_empty()) => return Ok(()),
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => IoSlice::advance_slices(&mut left, n),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// The new content becomes the file.
+    pub fn commit(&self) -> io::Result<()> {
+        if let Some(sibling) = &self.sibling {
+            if let Err(e) = fs::rename(sibling, &self.path) {
+                // A mount point cannot be renamed over, but written.
+                let Some(mut old) = self.replaced.as_ref() else { return Err(e) };
+                let mut new = File::open(sibling)?;
+                old.set_len(0)?;
+                io::copy(&mut new, &mut old)?;
+                return Ok(());
+            }
+            self.committed.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(sibling) = &self.sibling
+            && !self.committed.load(Ordering::Relaxed)
+        {
+            let _ = fs::remove_file(sibling);
+        }
+    }
+}
+
+/// The path behind a chain of symbolic links; its last element need not exist.
+fn follow_links(wanted: &Path) -> io::Result<PathBuf> {
+    let mut path = wanted.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            Ok(link) => path = path.parent().unwrap_or(Path::new("")).join(link),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(Errno::LOOP.into())
+}
+
+/// The existing regular file, which must be writable; `None` when there is none.
+fn open_existing(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT) => return Ok(None),
+        // A FIFO without a reader.
+        Err(Errno::NXIO) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        Err(e) => return Err(e.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(Some(file))
+}
+
+/// A sibling with the mode and owner of the file it will replace.
+fn stand_in(path: &Path, old: &Metadata) -> Option<(PathBuf, File)> {
+    if old.nlink() != 1 {
+        return None;
+    }
+    let (sibling, file) = create_sibling(path, 0o600).ok()?;
+    let same_owner = |m: Metadata| m.uid() == old.uid() && m.gid() == old.gid();
+    let ready = (file.metadata().is_ok_and(same_owner) || fchown(&file, Some(old.uid()), Some(old.gid())).is_ok())
+        && file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777)).is_ok();
+    if !ready {
+        let _ = fs::remove_file(&sibling);
+        return None;
+    }
+    Some((sibling, file))
+}
+
+fn create_sibling(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    if path.file_name().is_none() {
+        return Err(Errno::ISDIR.into());
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    for _ in 0..NAME_TRIES_MAX {
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        let sibling = path.with_file_name(format!(".infield-{:x}-{now:x}-{count:x}.part", std::process::id()));
+        match rustix::fs::open(&sibling, flags, Mode::from_raw_mode(mode)) {
+            Ok(fd) => return Ok((sibling, File::from(fd))),
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(Errno::EXIST.into())
+}

@@ -1,0 +1,6 @@
+//! Being built.
+use crate::state::Shared;
+pub mod worker;
+pub fn routes() -> axum::Router<Shared> {
+    axum::Router::new()
+}

@@ -1,0 +1,40 @@
+//! PID 1 and the toolbox API inside every sandbox.
+//!
+//! Architecture Invariant: this program is the sandbox's user. It knows nothing of the control plane, other sandboxes or
+//! host paths, and everything it can do, a command in the sandbox can do as well.
+
+mod body;
+mod boot;
+mod children;
+mod code_run;
+mod direct;
+mod entrypoint;
+mod env;
+mod error;
+mod execute;
+mod files;
+mod git;
+mod info;
+mod json_text;
+mod launch;
+mod metrics;
+mod output;
+mod passwd;
+mod port;
+mod query;
+mod routes;
+mod serve;
+mod shell;
+mod small_file;
+mod state;
+mod stream;
+mod timestamp;
+mod unbuilt;
+
+#[doc(hidden)]
+pub mod testing;
+
+pub use boot::{BootError, prepare};
+pub use git::worker::{WORKER_ARGUMENT, run as run_git_worker};
+pub use serve::{serve, serve_boot_error};
+pub use state::Agent;

@@ -1,0 +1,99 @@
+//! The listening socket: accepts connections, gives each to hyper, and turns failures into error envelopes.
+
+use crate::error::Failure;
+use crate::state::Agent;
+use crate::{entrypoint, routes};
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Also how long an unused connection stays open.
+const HEADER_READ_SECONDS_MAX: u64 = 70;
+/// File work and starts of commands; more wait their turn.
+const BLOCKING_THREADS_MAX: usize = 16;
+const BLOCKING_STACK_BYTES: usize = 256 << 10;
+/// After a failed accept (too many descriptors) the loop breathes before it tries again.
+const ACCEPT_RETRY_MILLISECONDS: u64 = 20;
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_stack_size(BLOCKING_STACK_BYTES)
+        .build()
+}
+
+/// Serves the toolbox until the process ends.
+pub fn serve(listener: StdListener, agent: Agent) -> io::Result<()> {
+    runtime()?.block_on(async {
+        let agent = Arc::new(agent);
+        // The signal stream exists before the first child can.
+        let mut ended = signal(SignalKind::child())?;
+        let reaper = agent.clone();
+        tokio::spawn(async move {
+            loop {
+                reaper.children.collect();
+                if ended.recv().await.is_none() {
+                    return;
+                }
+            }
+        });
+        entrypoint::start(&agent);
+        accept(listener, routes::router(agent)).await
+    })
+}
+
+/// A sandbox that could not start answers every request with the reason.
+pub fn serve_boot_error(listener: StdListener, why: &str) -> io::Result<()> {
+    let failure = Failure::plain(503, format!("this sandbox did not start: {why}"));
+    let router = Router::new().fallback(move || std::future::ready(failure.clone()));
+    runtime()?.block_on(accept(listener, router))
+}
+
+async fn accept(listener: StdListener, router: Router) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, router.clone()));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MILLISECONDS)).await,
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, router: Router) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| answer(router.clone(), request));
+    // An error here is a client that broke off or spoke no HTTP: nothing to do, nobody to tell.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(HEADER_READ_SECONDS_MAX))
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+}
+
+async fn answer(router: TowerToHyperService<Router>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let method = request.method().clone();
+    let mut response = router.call(request).await?;
+    Ok(match response.extensions_mut().remove::<Failure>() {
+        Some(failure) => failure.into_envelope(&path, &method),
+        None => response,
+    })
+}

@@ -1,0 +1,39 @@
+//! What every request shares: the user, the environment, the table of children.
+
+use crate::children::Children;
+use crate::env::Env;
+use crate::metrics::CpuMark;
+use crate::passwd::User;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+pub struct Agent {
+    pub(crate) user: User,
+    pub(crate) home: String,
+    /// The process's own working directory; relative paths of requests mean this one.
+    pub(crate) workdir: PathBuf,
+    pub(crate) env: Env,
+    pub(crate) entrypoint: Vec<String>,
+    /// A child writes `0` to each to get under the limits for commands.
+    pub(crate) cgroups: Vec<OwnedFd>,
+    pub(crate) children: Children,
+    pub(crate) cpu_mark: Mutex<Option<CpuMark>>,
+}
+
+/// How handlers see it.
+pub(crate) type Shared = Arc<Agent>;
+
+impl Agent {
+    pub(crate) fn new(
+        user: User,
+        home: String,
+        workdir: PathBuf,
+        env: Env,
+        entrypoint: Vec<String>,
+        cgroups: Vec<OwnedFd>,
+    ) -> Self {
+        let children = Children::default();
+        Self { user, home, workdir, env, entrypoint, cgroups, children, cpu_mark: Mutex::new(None) }
+    }
+}
