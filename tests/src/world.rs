@@ -271,14 +271,16 @@ impl World {
         files.map(|path| format!("file {}", path.display())).collect()
     }
 
-    /// What an installation keeps for its next start (pool, tables, cgroup roots) goes when the data directory goes.
+    /// What an installation keeps for its next start, the mounted pool of disks, goes when the data directory goes. It
+    /// unmounts without force: nothing may use it any more.
     fn remove_installation(&self) {
-        let output = process::run(
-            Command::new(binary("infield")).arg("teardown").arg("--data-dir").arg(&self.data_dir),
-            Duration::from_secs(60),
-        );
+        let pool = self.data_dir.join("pool");
+        if footprint::mounts(&pool).is_empty() {
+            return;
+        }
+        let output = process::run(Command::new("umount").arg(&pool), Duration::from_secs(60));
         if !output.status.success() {
-            eprintln!("infield teardown: {}{}", process::text(&output.stdout), process::text(&output.stderr));
+            eprintln!("umount: {}", process::text(&output.stderr));
         }
     }
 
