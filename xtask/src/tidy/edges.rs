@@ -18,7 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("infield-agent", &["infield-api", "infield-sys"]),
     ("infield-control", &["infield-api", "infield-store"]),
     ("infield-gateway", &["infield-api"]),
-    ("specgen-sandbox", &["infield-api", "infield-client"]),
+    ("specgen-sandbox", &["infield-client"]),
     (
         "infield",
         &[

@@ -127,7 +127,7 @@ fn operations_in_step(root: &Path) -> Result<Vec<String>> {
         .filter(|line| !line.trim_start().starts_with('#'))
         .filter_map(|line| {
             let mut words = line.split_whitespace();
-            Some((words.next()?.to_uppercase(), words.next()?.trim_start_matches("/api").to_owned()))
+            Some((words.next()?.to_uppercase(), words.next()?.to_owned()))
         })
         .collect();
     let mut complaints = Vec::new();
