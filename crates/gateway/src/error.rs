@@ -53,6 +53,11 @@ impl Context {
         self.refuse(StatusCode::BAD_GATEWAY, "BAD_GATEWAY", message)
     }
 
+    pub fn uninvited_upgrade(&self, sandbox: SandboxId) -> Refusal {
+        let message = format!("the toolbox of sandbox {sandbox} switched protocols without being asked");
+        self.refuse(StatusCode::BAD_GATEWAY, "BAD_GATEWAY", message)
+    }
+
     fn refuse(&self, status: StatusCode, code: &'static str, message: String) -> Refusal {
         Refusal { status, code, message, context: self.clone() }
     }

@@ -18,7 +18,7 @@ mod upgrade;
 use activity::Activity;
 use body::{Outgoing, RelayBody};
 use error::Refusal;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use infield_api::{directory::Directory, runner::Runner};
 use pool::Pool;
@@ -96,6 +96,9 @@ impl Gateway {
         let reply =
             self.pool.send(sandbox, &parts, body, upgrading).await.map_err(|e| refuse.bad_gateway(sandbox, &e))?;
         let (mut head, agent_body, agent_side) = reply.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && (client_side.is_none() || agent_side.is_none()) {
+            return Err(refuse.uninvited_upgrade(sandbox));
+        }
         headers::to_client(&mut head, &route, agent_side.is_some());
         if let (Some(client), Some(agent)) = (client_side, agent_side) {
             upgrade::splice(client, agent, open);

@@ -70,9 +70,6 @@ pub struct HostArgs {
     /// Sandbox slots kept ready
     #[arg(long, alias = "warm", env = "INFIELD_POOL_SIZE", value_name = "N")]
     pub pool_size: Option<u32>,
-    /// First host user id given to sandboxes, a multiple of 65536
-    #[arg(long, env = "INFIELD_UID_BASE", value_name = "UID")]
-    pub uid_base: Option<u32>,
 }
 
 #[derive(Args, Clone)]

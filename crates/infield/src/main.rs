@@ -5,6 +5,7 @@ mod cli;
 mod doctor;
 mod image;
 mod key;
+mod logging;
 mod paths;
 mod runner;
 mod serve;

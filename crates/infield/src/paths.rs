@@ -1,6 +1,6 @@
 //! Where things lie in the data folder, and who may reach them.
 //!
-//! Root owns everything; the API's user gets one private folder for the database and group access to `run/`.
+//! Root owns everything; the API's user gets one private folder for the database. `run/` is the runner's to prepare.
 
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, chmod, chown};
@@ -52,16 +52,13 @@ impl Paths {
     }
 
     pub fn database_url(&self) -> String {
-        format!("sqlite://{}", self.database_dir().join("infield.db").display())
+        format!("sqlite:{}", self.database_dir().join("infield.db").display())
     }
 
     /// Makes the folders with their owners. Repeating it mends what drifted.
     pub fn prepare(&self, api: Owner) -> Result<()> {
         folder(&self.data, 0o755, Owner { uid: 0, gid: 0 })?;
-        folder(&self.database_dir(), 0o700, api)?;
-        // Sockets made in here inherit the group.
-        folder(&self.run(), 0o2750, Owner { uid: 0, gid: api.gid })?;
-        folder(&self.run().join(infield_api::runner::AGENT_SOCKET_DIR), 0o2750, Owner { uid: 0, gid: api.gid })
+        folder(&self.database_dir(), 0o700, api)
     }
 }
 
@@ -94,7 +91,9 @@ pub fn api_owner(asked: Option<&str>) -> Result<Owner> {
         Some(name) => match (lookup(&passwd, name), name.parse()) {
             (Some(owner), _) => owner,
             (None, Ok(id)) => Owner { uid: id, gid: id },
-            (None, Err(_)) => anyhow::bail!("--user {name}: no such user in /etc/passwd; `infield setup` creates {USER_NAME}"),
+            (None, Err(_)) => {
+                anyhow::bail!("--user {name}: no such user in /etc/passwd; `infield setup` creates {USER_NAME}")
+            }
         },
     };
     anyhow::ensure!(owner.uid != 0 && owner.gid != 0, "--user: the API must not run as root; name another user");

@@ -1,13 +1,17 @@
 //! The composition root: which implementation stands behind which seam. Decides nothing else.
 
 use crate::{cli::HostArgs, paths::Paths, serve::http};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use infield_api::runner::Runner;
 use infield_client::RemoteRunner;
 use infield_control::{App, ControlConfig};
+use infield_engine::{
+    EngineConfig,
+    image::{RegistriesConfig, Store as Images},
+};
 use infield_gateway::{Gateway, GatewayConfig};
 use infield_store::Store;
-use std::sync::Arc;
+use std::{borrow::Cow, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 /// The in-sandbox agent, made by this crate's build script.
 pub const AGENT: &[u8] = include_bytes!(env!("INFIELD_AGENT"));
@@ -47,4 +51,39 @@ impl Api {
     pub fn http(&self) -> http::App {
         http::App { api: self.control.router(), gateway: self.gateway.clone() }
     }
+}
+
+/// What the engine of this host is told.
+pub fn engine(host: &HostArgs, socket_group: Option<u32>) -> Result<EngineConfig> {
+    let mut config = EngineConfig::new(Paths::new(&host.data.data_dir).data, Cow::Borrowed(AGENT));
+    config.image_dir = host.image_dir.clone();
+    config.socket_group = socket_group;
+    if let Some(subnet) = &host.subnet {
+        config.subnet = parse_subnet(subnet)?;
+    }
+    if let Some(slots) = host.pool_size {
+        config.slots_ready = slots as usize;
+    }
+    Ok(config)
+}
+
+/// The image store of this host, for commands that work without a server.
+pub fn images(host: &HostArgs) -> Result<Arc<Images>> {
+    let folder = image_dir(host);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(Arc::new(Images::open(folder)?))
+}
+
+/// Mirrors, plain-http hosts and credentials of registries; nothing when the file is absent.
+pub fn registries(host: &HostArgs) -> Result<RegistriesConfig> {
+    Ok(RegistriesConfig::load(&Paths::new(&host.data.data_dir).data.join(RegistriesConfig::FILE))?)
+}
+
+fn image_dir(host: &HostArgs) -> PathBuf {
+    host.image_dir.clone().unwrap_or_else(|| Paths::new(&host.data.data_dir).data.join("images"))
+}
+
+fn parse_subnet(text: &str) -> Result<(Ipv4Addr, u8)> {
+    let parsed = text.split_once('/').and_then(|(address, bits)| Some((address.parse().ok()?, bits.parse().ok()?)));
+    parsed.filter(|(_, bits)| *bits <= 32).ok_or_else(|| anyhow!("--subnet {text:?} is not like 10.213.0.0/16"))
 }

@@ -73,7 +73,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: App, mut stopped: 
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        _ = stopped.wait_for(|stop| *stop) => {
+        () = stop_asked(&mut stopped) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -81,6 +81,11 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: App, mut stopped: 
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "connection ended");
     }
+}
+
+async fn stop_asked(stopped: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 type Answer = Response<Either<GatewayBody, ApiBody>>;

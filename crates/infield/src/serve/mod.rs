@@ -23,7 +23,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub fn main(args: ServeArgs) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("infield serve needs root to make sandboxes; run it with sudo (the API itself drops to an ordinary user)");
+        bail!(
+            "infield serve needs root to make sandboxes; run it with sudo (the API itself drops to an ordinary user)"
+        );
     }
     let paths = Paths::new(&args.host.data.data_dir);
     let owner = paths::api_owner(args.user.as_deref())?;
@@ -72,7 +74,6 @@ fn runner_argv(host: &HostArgs, owner: Owner) -> Vec<OsString> {
     flag("--subnet", host.subnet.as_ref().map(Into::into));
     flag("--image-dir", host.image_dir.as_ref().map(Into::into));
     flag("--pool-size", host.pool_size.map(|n| n.to_string().into()));
-    flag("--uid-base", host.uid_base.map(|n| n.to_string().into()));
     flag("--socket-gid", Some(owner.gid.to_string().into()));
     argv
 }
@@ -88,7 +89,11 @@ fn api_argv(args: &ServeArgs, paths: &Paths) -> Vec<OsString> {
 /// Held as long as the process lives; the kernel releases it whatever happens.
 fn lock(paths: &Paths) -> Result<File> {
     let path = paths.lock();
-    let file = File::options().create(true).append(true).open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => bail!(
@@ -100,8 +105,9 @@ fn lock(paths: &Paths) -> Result<File> {
 }
 
 fn bind(listen: SocketAddr) -> Result<TcpListener> {
-    let listener = TcpListener::bind(listen)
-        .with_context(|| format!("cannot listen on {listen}; stop what uses that port or choose another with --listen"))?;
+    let listener = TcpListener::bind(listen).with_context(|| {
+        format!("cannot listen on {listen}; stop what uses that port or choose another with --listen")
+    })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -1,7 +1,7 @@
 //! The API process: everything that reads what strangers send, with nothing to lose but its own database.
 
 use super::key_file;
-use crate::{cli::ApiArgs, paths::Paths, wire};
+use crate::{cli::ApiArgs, logging, paths::Paths, wire};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use std::{net::TcpListener, os::fd::AsFd};
@@ -13,6 +13,7 @@ pub const PARENT_ENV: &str = "INFIELD_PARENT_PID";
 pub fn main(args: ApiArgs) -> Result<()> {
     follow_parent()?;
     lose_privileges()?;
+    logging::init();
     let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     listener.local_addr().context("`infield api-worker` is started by `infield serve`, not by hand")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -55,7 +56,10 @@ pub fn follow_parent() -> Result<()> {
 
 /// The supervisor already changed the user; here is checked that nothing is left and that nothing can come back.
 fn lose_privileges() -> Result<()> {
-    ensure!(!rustix::process::geteuid().is_root(), "the API process must not run as root; start it with `infield serve`");
+    ensure!(
+        !rustix::process::geteuid().is_root(),
+        "the API process must not run as root; start it with `infield serve`"
+    );
     rustix::thread::set_no_new_privs(true).context("cannot set no_new_privs")?;
     let held = rustix::thread::capabilities(None).context("cannot read the capabilities")?;
     let left = held.effective | held.permitted | held.inheritable;
