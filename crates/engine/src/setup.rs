@@ -1,7 +1,7 @@
 //! Builds the default sandbox image from Debian packages with mmdebstrap, so that a machine without a registry has one.
 //! The recipe is data in `images/base/`; here is only how it is run. Blocks for a minute: call from a thread that may.
 
-use crate::image::{Image, ImageConfig, ImageError, Progress, Result, Store, Unit};
+use crate::image::{Image, ImageConfig, ImageError, Progress, Result, Silent, Store, Unit};
 use serde::Deserialize;
 use std::{
     collections::VecDeque,
@@ -22,6 +22,8 @@ const IMAGE: &str = include_str!("../../../images/base/image.json");
 pub const BASE_REFERENCE: &str = "infield/base:1";
 /// Label holding the digest of the recipe an image was built from.
 const RECIPE_LABEL: &str = "dev.infield.recipe";
+/// Raised when the same recipe is run in another way.
+const RECIPE_VERSION: &str = "1";
 const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Lines of mmdebstrap's output kept for an error.
 const LOG_LINES_MAX: usize = 40;
@@ -83,7 +85,8 @@ pub fn build_base_image(store: &Store, options: &SetupOptions, progress: &dyn Pr
     let imported = thread::scope(|scope| {
         scope.spawn(|| stderr.into_iter().for_each(|stderr| follow(stderr, &log, progress)));
         let output = Output { stdout, child: &mut child };
-        store.import_tar(output, &options.reference, &config(recipe)?, &Unpacking(progress))
+        // mmdebstrap tells phases of its own; the archive's bytes would only disturb them.
+        store.import_tar(output, &options.reference, &config(recipe)?, &Silent)
     });
     match imported {
         Ok(image) => Ok(image),
@@ -107,7 +110,7 @@ fn packages(options: &SetupOptions) -> Vec<&str> {
 fn recipe_digest(options: &SetupOptions) -> String {
     use sha2::Digest;
     let mut hash = sha2::Sha256::new();
-    for part in [PACKAGES, DPKG, CUSTOMIZE, IMAGE, &options.suite, &options.packages.join(",")] {
+    for part in [RECIPE_VERSION, PACKAGES, DPKG, CUSTOMIZE, IMAGE, &options.suite, &options.packages.join(",")] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -190,7 +193,7 @@ fn spawn(options: &SetupOptions, scratch: &Path) -> Result<(Child, ChildStdout)>
     // A mount namespace of its own: should it be killed, none of its mounts of /dev and /proc stays in the scratch directory.
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "--", "mmdebstrap", "--mode=root", "--variant=minbase"]);
-    command.args(["--format=tar", "--verbose", "--skip=output/dev", "--aptopt=Acquire::Languages \"none\""]);
+    command.args(["--format=tar", "--verbose", "--aptopt=Acquire::Languages \"none\""]);
     command.args(["--aptopt=Acquire::Retries \"3\"", "--components=main"]);
     for line in DPKG.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         command.arg(format!("--dpkgopt={line}"));
@@ -228,15 +231,6 @@ impl Read for Output<'_> {
         }
         Ok(got)
     }
-}
-
-/// mmdebstrap tells its own phases until the archive starts.
-struct Unpacking<'a>(&'a dyn Progress);
-
-impl Progress for Unpacking<'_> {
-    fn phase(&self, _name: &str) {}
-    fn total(&self, _amount: u64, _unit: Unit) {}
-    fn advance(&self, _amount: u64) {}
 }
 
 /// Reads the log: phases from mmdebstrap, steps from apt and dpkg.
@@ -292,7 +286,6 @@ fn with_source(error: &ImageError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Silent;
 
     #[test]
     fn the_recipe_is_readable_and_part_of_its_digest() {

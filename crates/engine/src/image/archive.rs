@@ -2,8 +2,9 @@
 //! is hostile, links included, so every file is opened below the unpacked root.
 
 use super::{
-    config::{self, DOCUMENT_BYTES_MAX, Document, ImageConfig, LAYERS_MAX},
+    config::{DOCUMENT_BYTES_MAX, Document, ImageConfig, LAYERS_MAX},
     error::{ImageError, Result},
+    manifest::{Descriptor, INDEX_DEPTH_MAX, ImageManifest, Manifest, Platform},
     progress::Progress,
     reference::{Reference, hex_of},
     staging::Staging,
@@ -11,7 +12,7 @@ use super::{
     unpack,
 };
 use rustix::fs::{self, FileType, OFlags};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use std::{
     fs::File,
     io::Read,
@@ -20,39 +21,11 @@ use std::{
     sync::Arc,
 };
 
-/// Indexes may name indexes; nobody nests them deeper than this.
-const INDEX_DEPTH_MAX: usize = 4;
-
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DockerManifest {
     config: String,
     layers: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Manifest {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-    #[serde(rename = "mediaType", default)]
-    media_type: String,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    os: String,
-    architecture: String,
 }
 
 /// An image in an unpacked archive: paths of its parts below `root`, layers bottom first.
@@ -70,7 +43,8 @@ pub fn find(root: &Path) -> Result<Option<Found>> {
         return Ok(None);
     }
     if is_there("manifest.json") {
-        let Ok(found) = document::<Vec<DockerManifest>>(&root, "manifest.json") else { return Ok(None) };
+        let found = serde_json::from_slice::<Vec<DockerManifest>>(&bytes(&root, "manifest.json")?);
+        let Ok(found) = found else { return Ok(None) };
         let [one] = <[DockerManifest; 1]>::try_from(found).map_err(|all| ImageError::Archive {
             why: format!("it holds {} images; save one image per archive", all.len()),
         })?;
@@ -93,11 +67,7 @@ impl Found {
         over: &ImageConfig,
         progress: &dyn Progress,
     ) -> Result<Arc<Image>> {
-        let mut config = Vec::new();
-        open(&self.root, &self.config)?
-            .take(DOCUMENT_BYTES_MAX)
-            .read_to_end(&mut config)
-            .map_err(ImageError::io(format!("cannot read {}", self.config)))?;
+        let mut config = bytes(&self.root, &self.config)?;
         let document = Document::parse(&config)?;
         let diff_ids = &document.rootfs.diff_ids;
         if diff_ids.len() != self.layers.len() || diff_ids.len() > LAYERS_MAX {
@@ -124,19 +94,22 @@ impl Found {
     }
 }
 
-fn pick(root: &OwnedFd) -> Result<Manifest> {
-    let mut index: Index = document(root, "index.json")?;
+fn pick(root: &OwnedFd) -> Result<ImageManifest> {
+    let mut path = "index.json".to_string();
     for _ in 0..INDEX_DEPTH_MAX {
-        let ours = |found: &Descriptor| {
-            found.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == config::architecture())
-        };
-        let chosen = index.manifests.into_iter().find(ours).ok_or_else(|| ImageError::Archive {
-            why: format!("it holds no image for linux/{}", config::architecture()),
-        })?;
-        if !chosen.media_type.contains("index") && !chosen.media_type.contains("manifest.list") {
-            return document(root, &blob(&chosen)?);
+        match Manifest::parse(&bytes(root, &path)?)
+            .map_err(|why| ImageError::Archive { why: format!("{path}: {why}") })?
+        {
+            Manifest::Image(manifest) => return Ok(manifest),
+            Manifest::Index(index) => {
+                let wanted = Platform::host();
+                let offered = index.offered();
+                let chosen = index.choose(&wanted).ok_or_else(|| ImageError::Archive {
+                    why: format!("it holds no image for {wanted}, only for {offered}"),
+                })?;
+                path = blob(chosen)?;
+            }
         }
-        index = document(root, &blob(&chosen)?)?;
     }
     Err(ImageError::Archive { why: format!("its indexes are nested deeper than {INDEX_DEPTH_MAX}") })
 }
@@ -147,9 +120,11 @@ fn blob(descriptor: &Descriptor) -> Result<String> {
     Ok(format!("blobs/sha256/{hex}"))
 }
 
-fn document<T: DeserializeOwned>(root: &OwnedFd, path: &str) -> Result<T> {
-    serde_json::from_reader(open(root, path)?.take(DOCUMENT_BYTES_MAX))
-        .map_err(|error| ImageError::Archive { why: format!("{path}: {error}") })
+fn bytes(root: &OwnedFd, path: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = open(root, path)?.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes);
+    read.map_err(ImageError::io(format!("cannot read {path} in the archive")))?;
+    Ok(bytes)
 }
 
 /// Only regular files: opening a fifo from an archive would wait for ever.

@@ -74,6 +74,9 @@ impl Entry {
     pub fn file(path: &str, data: &str) -> Self {
         Self { data: data.into(), ..Self::new(b'0', path) }
     }
+    pub fn bytes(path: &str, data: Vec<u8>) -> Self {
+        Self { data, ..Self::new(b'0', path) }
+    }
     pub fn dir(path: &str) -> Self {
         Self::new(b'5', path)
     }
