@@ -6,7 +6,21 @@
 mod cgroup;
 pub mod disk;
 pub mod doctor;
+mod engine;
+mod error;
 pub mod image;
+mod launch;
 pub mod net;
+mod probe;
+mod record;
+mod recover;
+mod rootfs;
 mod seccomp;
+pub mod server;
+pub mod setup;
+mod slot;
+mod stop;
+mod watch;
 pub mod zygote;
+
+pub use engine::{Engine, EngineConfig, EngineError, Recovery, tag_of};

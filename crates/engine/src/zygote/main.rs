@@ -92,10 +92,12 @@ fn run() -> io::Result<()> {
     enter_minimal_mounts()?;
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     loop {
-        let (got, fds) = socket::receive(runner.as_fd(), &mut buffer)?;
-        if got == 0 {
-            return Ok(());
-        }
+        let (got, fds) = match socket::receive(runner.as_fd(), &mut buffer) {
+            // The runner is gone; reset = it left an answer unread.
+            Ok((0, _)) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            received => received?,
+        };
         let (reply, fd) = match serde_json::from_slice(&buffer[..got]) {
             Ok(request) => zygote.answer(request, &fds),
             Err(error) => (failed("understand the request", &io::Error::from(error)), Vec::new()),

@@ -1,0 +1,289 @@
+//! Slots: the parts of a sandbox that need no identity (id range, namespaces, address, link, control groups), made ahead.
+//!
+//! A slot is used once: its kernel objects end with its sandbox, and its number is given out again only after everything
+//! that carried it is gone. Making one takes 1-2 ms, so a thread keeps a few ready; when none is, the caller makes its own.
+//! Network namespaces are given up a little later and together: the kernel takes a batch down as cheaply as one, and not
+//! while somebody waits for a new sandbox.
+
+use crate::cgroup::{CgroupError, Cgroups, JoinFiles};
+use crate::net::{Net, NetError};
+use crate::zygote::{ZygoteError, Zygotes};
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Host ids of slot 0 start here, above what distributions give to people and to `/etc/subuid`.
+const HOST_ID_FIRST: u32 = 0x2000_0000;
+/// Ids per slot: what a Linux image may use.
+pub const HOST_IDS_PER_SLOT: u32 = 65_536;
+/// More slots would leave the range of ids below 2^31.
+pub const SLOTS_MAX: u32 = 16_384;
+/// Dead network namespaces wait at most this long for company, or until this many are there.
+const NETNS_LINGER: Duration = Duration::from_millis(250);
+const NETNS_BATCH_MAX: usize = 64;
+/// The refill thread looks this often whether creates are still running before it competes with them.
+const REFILL_POLITE_WAIT: Duration = Duration::from_millis(2);
+/// After a failure the refill thread waits before it tries again; meanwhile callers make their own and see the error.
+const REFILL_RETRY: Duration = Duration::from_secs(1);
+
+/// First host id of a slot.
+pub(crate) fn first_id(slot: u32) -> u32 {
+    HOST_ID_FIRST + slot * HOST_IDS_PER_SLOT
+}
+
+/// A slot nobody lives in yet.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub number: u32,
+    pub userns: OwnedFd,
+    pub netns: OwnedFd,
+    pub join: JoinFiles,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    #[error("all {0} sandbox slots of this host are in use; delete a sandbox, or start with a larger subnet")]
+    Exhausted(u32),
+    #[error(transparent)]
+    Zygote(#[from] ZygoteError),
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
+
+/// The parts slots are made from.
+pub(crate) struct Parts {
+    pub zygotes: Zygotes,
+    pub net: Net,
+    pub cgroups: Cgroups,
+}
+
+impl Parts {
+    pub(crate) fn slots_max(&self) -> u32 {
+        self.net.slots_max().min(SLOTS_MAX)
+    }
+
+    fn make(&self, number: u32) -> Result<Slot, SlotError> {
+        let pair = self.zygotes.make_pair(first_id(number), HOST_IDS_PER_SLOT)?;
+        let made = self.net.plug(number, pair.net.as_fd()).map_err(SlotError::from);
+        let join = made.and_then(|()| Ok(self.cgroups.create(number)?));
+        match join {
+            Ok(join) => Ok(Slot { number, userns: pair.user, netns: pair.net, join }),
+            Err(error) => {
+                self.take_down(number);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes away what belongs to a slot whose processes have ended. Failures are logged, not returned: the caller has
+    /// nothing better to do, and the sweep at the next start tries again.
+    fn take_down(&self, number: u32) {
+        if let Err(error) = self.net.unplug(number) {
+            tracing::warn!(
+                slot = number,
+                error = crate::error::chain(&error),
+                "network of a slot could not be removed"
+            );
+        }
+        if let Err(error) = self.cgroups.remove(number) {
+            tracing::warn!(
+                slot = number,
+                error = crate::error::chain(&error),
+                "control groups of a slot could not be removed"
+            );
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Slot>,
+    used: BTreeSet<u32>,
+    next: u32,
+    dying: Vec<(u32, Option<OwnedFd>)>,
+    dying_since: Option<Instant>,
+    closing: bool,
+}
+
+/// The slots of one runner.
+pub(crate) struct Slots {
+    pub parts: Parts,
+    target: usize,
+    state: Mutex<State>,
+    wake: Condvar,
+    creating: AtomicUsize,
+}
+
+/// While one of these lives, the background threads keep out of the way.
+pub(crate) struct Creating<'a>(&'a Slots);
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.0.creating.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Slots {
+    /// `used` are the slots of living sandboxes; `target` slots are kept ready.
+    pub(crate) fn open(parts: Parts, used: BTreeSet<u32>, target: usize) -> Arc<Self> {
+        let next = used.last().map_or(0, |last| last + 1);
+        let state = State { used, next, ..State::default() };
+        let slots =
+            Self { parts, target, state: Mutex::new(state), wake: Condvar::new(), creating: AtomicUsize::new(0) };
+        Arc::new(slots)
+    }
+
+    /// Runs the refill and the clean-up until [`close`](Self::close).
+    pub(crate) fn start_background(self: &Arc<Self>) -> std::io::Result<()> {
+        type Work = fn(&Slots);
+        for (name, work) in [("slot-refill", Self::refill as Work), ("slot-cleanup", Self::clean_up as Work)] {
+            let slots = Arc::clone(self);
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&slots))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn creating(&self) -> Creating<'_> {
+        self.creating.fetch_add(1, Ordering::Relaxed);
+        Creating(self)
+    }
+
+    /// A slot, ready-made if possible.
+    pub(crate) fn take(&self) -> Result<Slot, SlotError> {
+        let ready = self.lock().ready.pop_front();
+        self.wake.notify_all();
+        match ready {
+            Some(slot) => Ok(slot),
+            None => self.make(),
+        }
+    }
+
+    fn make(&self) -> Result<Slot, SlotError> {
+        let number = self.reserve()?;
+        self.parts.make(number).inspect_err(|_| {
+            self.lock().used.remove(&number);
+        })
+    }
+
+    /// The next free number, going round: a number comes back as late as possible.
+    fn reserve(&self) -> Result<u32, SlotError> {
+        let max = self.parts.slots_max();
+        let mut state = self.lock();
+        let start = if state.next < max { state.next } else { 0 };
+        let free = (start..max).chain(0..start).find(|n| !state.used.contains(n));
+        let number = free.ok_or(SlotError::Exhausted(max))?;
+        state.used.insert(number);
+        state.next = number + 1;
+        Ok(number)
+    }
+
+    /// Gives up a slot whose processes have ended. `netns` keeps the network alive until the clean-up takes it down.
+    pub(crate) fn release(&self, number: u32, netns: Option<OwnedFd>) {
+        self.parts.take_down(number);
+        let mut state = self.lock();
+        state.dying.push((number, netns));
+        state.dying_since.get_or_insert_with(Instant::now);
+        drop(state);
+        self.wake.notify_all();
+    }
+
+    /// Stops the background threads and takes down the slots nobody lives in.
+    pub(crate) fn close(&self) {
+        let (ready, dying) = {
+            let mut state = self.lock();
+            state.closing = true;
+            (std::mem::take(&mut state.ready), std::mem::take(&mut state.dying))
+        };
+        self.wake.notify_all();
+        drop(dying);
+        for slot in ready {
+            let number = slot.number;
+            drop(slot);
+            self.parts.take_down(number);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+        self.wake.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn refill(&self) {
+        loop {
+            let mut state = self.lock();
+            while !state.closing && state.ready.len() >= self.target {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.closing {
+                return;
+            }
+            // Creates in progress need the processors more, as long as there is something left to take.
+            if self.creating.load(Ordering::Relaxed) > 0 && !state.ready.is_empty() {
+                drop(self.wait(state, REFILL_POLITE_WAIT));
+                continue;
+            }
+            drop(state);
+            match self.make() {
+                Ok(slot) => self.put(slot),
+                Err(error) => {
+                    tracing::warn!(error = crate::error::chain(&error), "cannot prepare a sandbox slot");
+                    let state = self.lock();
+                    drop(self.wait(state, REFILL_RETRY));
+                }
+            }
+        }
+    }
+
+    fn put(&self, slot: Slot) {
+        let mut state = self.lock();
+        if !state.closing {
+            state.ready.push_back(slot);
+            return;
+        }
+        drop(state);
+        let number = slot.number;
+        drop(slot);
+        self.parts.take_down(number);
+    }
+
+    fn clean_up(&self) {
+        loop {
+            let mut state = self.lock();
+            let batch = loop {
+                if state.closing {
+                    return;
+                }
+                let age = state.dying_since.map(|since| since.elapsed());
+                let busy = self.creating.load(Ordering::Relaxed) > 0;
+                match age {
+                    None => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    Some(age)
+                        if state.dying.len() < NETNS_BATCH_MAX
+                            && (age < NETNS_LINGER || busy && age < 4 * NETNS_LINGER) =>
+                    {
+                        state = self.wait(state, NETNS_LINGER);
+                    }
+                    Some(_) => {
+                        state.dying_since = None;
+                        break std::mem::take(&mut state.dying);
+                    }
+                }
+            };
+            drop(state);
+            let numbers: Vec<u32> = batch.iter().map(|(number, _)| *number).collect();
+            // The last references: the kernel takes the namespaces and their links down together.
+            drop(batch);
+            let mut state = self.lock();
+            for number in numbers {
+                state.used.remove(&number);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Ending sandboxes: `stop`, `destroy`, and agents that die by themselves.
+
+use crate::cgroup::Cgroups;
+use crate::engine::{Inner, Live, not_found};
+use crate::error::{chain, internal};
+use crate::record::{Process, State};
+use infield_api::SandboxId;
+use infield_api::runner::*;
+use infield_sys::pidfd;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Commands have this long to end after SIGTERM.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+const STOP_POLL: Duration = Duration::from_millis(10);
+/// The kernel takes down a whole pid namespace in this time, or something is badly wrong.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+
+/// Ends every process, keeps the files.
+pub(crate) fn stop(inner: &Arc<Inner>, id: SandboxId, force: bool) -> Result<(), RunnerError> {
+    let sandbox = inner.find(id).ok_or_else(|| not_found(id))?;
+    let mut entry = sandbox.entry();
+    let mut record = entry.record.clone().ok_or_else(|| not_found(id))?;
+    let was_running = entry.live.is_some();
+    if let Some(live) = entry.live.take() {
+        if !force {
+            ask_to_end(&inner.slots.parts.cgroups, live.process.slot);
+        }
+        if let Err(error) = end(inner, &live) {
+            entry.live = Some(live);
+            return Err(error);
+        }
+        free(inner, id, live);
+    }
+    record.state = State::Stopped;
+    inner.records.save(&record).map_err(|e| internal(&e))?;
+    entry.record = Some(record);
+    inner.show(&sandbox, &entry);
+    if was_running && let Err(error) = inner.records.sync(id) {
+        tracing::warn!(error = chain(&error), "a sandbox record may be lost if the host crashes");
+    }
+    Ok(())
+}
+
+/// Removes every trace.
+pub(crate) fn destroy(inner: &Arc<Inner>, id: SandboxId) -> Result<(), RunnerError> {
+    let Some(sandbox) = inner.find(id) else { return Ok(()) };
+    let mut entry = sandbox.entry();
+    let Some(mut record) = entry.record.clone() else {
+        inner.show(&sandbox, &entry);
+        return Ok(());
+    };
+    record.state = State::Destroying { slot: entry.live.as_ref().map(|live| live.process.slot) };
+    inner.records.save(&record).map_err(|e| internal(&e))?;
+    if let Some(live) = entry.live.take() {
+        if let Err(error) = end(inner, &live) {
+            entry.live = Some(live);
+            return Err(error);
+        }
+        free(inner, id, live);
+    }
+    entry.record = Some(record);
+    inner.disk.destroy(&id.to_string())?;
+    remove_socket(&inner.socket_path(id));
+    inner.records.remove(id).map_err(|e| internal(&e))?;
+    entry.record = None;
+    inner.show(&sandbox, &entry);
+    Ok(())
+}
+
+/// The agent ended although nobody stopped the sandbox. `process` says which agent, so that news about a former one
+/// cannot hurt its successor.
+pub(crate) fn agent_died(inner: &Arc<Inner>, id: SandboxId, process: &Process) {
+    let Some(sandbox) = inner.find(id) else { return };
+    let mut entry = sandbox.entry();
+    if entry.live.as_ref().is_none_or(|live| live.process != *process) {
+        return;
+    }
+    let (Some(live), Some(mut record)) = (entry.live.take(), entry.record.take()) else { return };
+    let reason = death_reason(&inner.slots.parts.cgroups, process);
+    tracing::warn!(sandbox = %id, reason, "sandbox failed");
+    kill_all(&inner.slots.parts.cgroups, process.slot);
+    free(inner, id, live);
+    record.state = State::Failed { reason };
+    if let Err(error) = inner.records.save(&record) {
+        tracing::error!(sandbox = %id, error = chain(&error), "cannot record that a sandbox failed");
+    }
+    entry.record = Some(record);
+    inner.show(&sandbox, &entry);
+}
+
+fn death_reason(cgroups: &Cgroups, process: &Process) -> String {
+    let kills = cgroups.usage(process.slot).oom_kills;
+    let pid = process.pid;
+    if kills > 0 {
+        format!(
+            "the sandbox's agent (pid {pid}) ended; the kernel killed {kills} processes of the sandbox for lack of memory"
+        )
+    } else {
+        format!("the sandbox's agent (pid {pid}) ended unexpectedly; start the sandbox again, its files are kept")
+    }
+}
+
+/// Lets the commands end by themselves for a while.
+fn ask_to_end(cgroups: &Cgroups, slot: u32) {
+    let deadline = Instant::now() + STOP_GRACE;
+    for pid in cgroups.processes(slot, false) {
+        // Gone meanwhile is fine.
+        let _ = pidfd::signal_pid(pid, SIGTERM);
+    }
+    while Instant::now() < deadline && !cgroups.processes(slot, false).is_empty() {
+        std::thread::sleep(STOP_POLL);
+    }
+}
+
+/// Kills PID 1 and with it the pid namespace; returns when every process has ended.
+fn end(inner: &Inner, live: &Live) -> Result<(), RunnerError> {
+    match pidfd::signal(live.pidfd.as_fd(), SIGKILL) {
+        Err(e) if e.raw_os_error() != Some(ESRCH) => return Err(internal(&e)),
+        _ => {}
+    }
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    while !pidfd::wait(live.pidfd.as_fd(), deadline.saturating_duration_since(Instant::now()))
+        .map_err(|e| internal(&e))?
+    {
+        if Instant::now() >= deadline {
+            let message =
+                format!("the processes of the sandbox (agent pid {}) do not end; try again", live.process.pid);
+            return Err(RunnerError::new(RunnerErrorKind::Unavailable, message));
+        }
+    }
+    // Whatever joined the group from elsewhere (an operator's shell, say) goes too, or the group could not be removed.
+    kill_all(&inner.slots.parts.cgroups, live.process.slot);
+    Ok(())
+}
+
+const ESRCH: i32 = 3;
+
+/// Kills everything in a slot's groups and waits until they are empty; for processes nobody has a descriptor of.
+pub(crate) fn kill_all(cgroups: &Cgroups, slot: u32) {
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    loop {
+        let left = cgroups.processes(slot, true);
+        if left.is_empty() {
+            return;
+        }
+        for pid in &left {
+            let _ = pidfd::signal_pid(*pid, SIGKILL);
+        }
+        if Instant::now() >= deadline {
+            tracing::error!(slot, ?left, "processes of a sandbox do not end");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn free(inner: &Inner, id: SandboxId, live: Live) {
+    inner.slots.release(live.process.slot, live.netns);
+    remove_socket(&inner.socket_path(id));
+}
+
+pub(crate) fn remove_socket(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), error = %e, "a socket could not be removed");
+        }
+        _ => {}
+    }
+}
+
+/// Resource use; of a sandbox that does not run only the disk.
+pub(crate) fn stats(inner: &Inner, observed: &Observed) -> Result<Stats, RunnerError> {
+    let disk_bytes = inner.disk.usage(&observed.id.to_string())?;
+    let slot = inner.find(observed.id).and_then(|s| match &s.entry().record.as_ref()?.state {
+        State::Running(process) => Some(process.slot),
+        _ => None,
+    });
+    let usage = slot.map(|slot| inner.slots.parts.cgroups.usage(slot)).unwrap_or_default();
+    Ok(Stats {
+        cpu_usage_us: usage.cpu_us,
+        memory_bytes: usage.memory_bytes,
+        pids: usage.pids,
+        disk_bytes,
+        oom_kills: usage.oom_kills,
+    })
+}
