@@ -21,3 +21,4 @@ pub mod process;
 pub mod sandbox;
 pub mod seccomp;
 pub mod socket;
+pub mod trial;

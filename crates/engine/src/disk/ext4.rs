@@ -161,11 +161,14 @@ impl Images {
             if missing == 0 {
                 return Ok(());
             }
-            let size = file.metadata().map_err(DiskError::io(what()))?.len();
-            let size = (size + missing + missing / PENDING_SHARE).next_multiple_of(SLACK_BYTES);
-            file.set_len(size).map_err(DiskError::io(what()))?;
-            device.refresh_capacity().map_err(DiskError::io(what()))?;
-            loopdev::grow_ext4(&root, size / BLOCK_BYTES).map_err(DiskError::io(what()))?;
+            let old = file.metadata().map_err(DiskError::io(what()))?.len();
+            let size = (old + missing + missing / PENDING_SHARE).next_multiple_of(SLACK_BYTES);
+            let grown = file.set_len(size).and_then(|()| device.refresh_capacity());
+            let grown = grown.and_then(|()| loopdev::grow_ext4(&root, size / BLOCK_BYTES));
+            if grown.is_err() {
+                let _ = file.set_len(old).and_then(|()| device.refresh_capacity()); // the first failure is the one to report
+            }
+            grown.map_err(DiskError::io(format!("{} (needs CAP_SYS_RESOURCE)", what())))?;
         }
         Ok(())
     }

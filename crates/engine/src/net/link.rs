@@ -1,6 +1,6 @@
 //! The words of rtnetlink that sandboxes need: links, addresses, routes, neighbours. Knows no policy and no rules.
 
-use infield_sys::netlink::{ACK, Attributes, Batch, CREATE, DUMP, EXCL, Message, NetlinkError, REPLACE, Socket, text};
+use infield_sys::netlink::{ACK, Batch, CREATE, DUMP, EXCL, Message, NetlinkError, REPLACE, Socket, text};
 use std::{collections::HashMap, net::Ipv4Addr, os::fd::RawFd};
 
 const RTM_NEWLINK: u16 = 16;
@@ -215,10 +215,4 @@ fn nexthop_links(mut bytes: &[u8]) -> Vec<i32> {
 
 fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
     bytes.get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes)
-}
-
-/// Kind of a link (`veth`, `bridge`, …) from its information attribute; used by tests and the doctor.
-pub fn kind_of(message: &Message) -> Option<String> {
-    let info = message.attributes(IFINFO_BYTES).find_kind(IFLA_LINKINFO)?;
-    Attributes::new(info).find_kind(IFLA_INFO_KIND).map(text)
 }

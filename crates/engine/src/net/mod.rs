@@ -15,13 +15,13 @@ mod resolver;
 mod rules;
 pub(crate) mod subnet;
 
-pub use error::NetError;
+pub use error::{NetError, show};
 
 use infield_sys::netlink::{Batch, NetlinkError, Protocol, Socket, with_netns};
 use resolver::Resolvers;
 use rules::RuleSet;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs, io,
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, BorrowedFd},
@@ -36,7 +36,7 @@ const LOOPBACK_INDEX: i32 = 1;
 /// A link name holds 15 bytes: `if`, the tag, `v`, and up to 8 digits. One length, so that no tag is another's beginning.
 const TAG_BYTES: usize = 4;
 const SLOTS_MAX: u32 = 99_999_999;
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+pub(crate) const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Set inside each sandbox: any user may listen on any port and send pings, as in other container engines.
 const INNER_SETTINGS: [(&str, &str); 2] =
     [("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"), ("/proc/sys/net/ipv4/ping_group_range", "0 65535")];
@@ -105,14 +105,21 @@ impl Net {
             forwarding_was_off: false,
             state: Mutex::new(state),
         };
-        net.forwarding_was_off = enable_forwarding()?;
-        {
-            let mut state = net.state();
-            net.refresh_routes(&mut state)?;
-            net.rule_set(&state).install(&mut open_nft()?)?;
-            docker::ensure(&mut state.nft, &net.table, &net.link_prefix)?;
-        }
+        net.start()?;
         Ok(net)
+    }
+
+    fn start(&mut self) -> Result<(), NetError> {
+        let mut state = self.state();
+        let routes = HostRoutes::read(&mut state.route)?;
+        self.check_subnet(&routes)?; // before anything is changed
+        self.claim_subnet(&mut state, &routes)?;
+        state.uplinks = routes.uplinks();
+        self.rule_set(&state).install(&mut open_nft()?)?;
+        docker::ensure(&mut state.nft, &self.table, &self.link_prefix)?;
+        drop(state);
+        self.forwarding_was_off = enable_forwarding()?;
+        Ok(())
     }
 
     /// Whether packets were not forwarded on this host before (and are now, as sandboxes need it).
@@ -265,7 +272,8 @@ impl Net {
     }
 
     /// Repairs what others may have changed: forwarding, a flushed table, the default route's link, resolvers, Docker's
-    /// chains. Cheap (a few dumps) and idempotent; call it every few seconds.
+    /// chains. Cheap (a few dumps) and idempotent; call it every few seconds. A route that came to overlap the subnet is an
+    /// error after everything else is repaired.
     pub fn ensure_host_rules(&self) -> Result<(), NetError> {
         if enable_forwarding()? {
             tracing::warn!(
@@ -273,39 +281,40 @@ impl Net {
             );
         }
         let mut state = self.state();
-        let before = (state.uplinks.clone(), state.resolvers.clone());
-        state.resolvers = Resolvers::of_host(self.config.dns.as_deref());
-        self.refresh_routes(&mut state)?;
+        let routes = HostRoutes::read(&mut state.route)?;
+        let (uplinks, resolvers) = (routes.uplinks(), Resolvers::of_host(self.config.dns.as_deref()));
+        let changed = uplinks != state.uplinks || resolvers != state.resolvers;
+        (state.uplinks, state.resolvers) = (uplinks, resolvers);
         let found = nft::rules(&mut state.nft, nft::Family::Inet, &self.table)
             .map_err(NetError::kernel(format!("read the nftables table inet {}", self.table)))?;
         let damaged = found.len() != self.rule_set(&state).rule_count();
         if damaged {
             tracing::warn!("the nftables table inet {} was changed or removed; restored", self.table);
         }
-        if damaged || before != (state.uplinks.clone(), state.resolvers.clone()) {
+        if damaged || changed {
             self.rule_set(&state).install(&mut open_nft()?)?;
         }
-        docker::ensure(&mut state.nft, &self.table, &self.link_prefix)
+        docker::ensure(&mut state.nft, &self.table, &self.link_prefix)?;
+        self.claim_subnet(&mut state, &routes)?;
+        self.check_subnet(&routes)
     }
 
-    /// Reads the host's routes: refuses a subnet in use, claims ours, and finds the links that lead out.
-    fn refresh_routes(&self, state: &mut State) -> Result<(), NetError> {
-        let failed = NetError::kernel;
-        let routes = link::routes(&mut state.route).map_err(failed("list routes"))?;
-        let links = link::list(&mut state.route).map_err(failed("list network links"))?;
-        let name = |index: &i32| links.get(index).cloned();
-        let owner = self.owner();
-        let claim = |r: &link::Route| r.ours && !r.unicast && r.metric == owner;
-        let own_link = |r: &link::Route| r.links.iter().filter_map(name).any(|l| l.starts_with(&self.link_prefix));
-        subnet::check_free(self.subnet, &routes, |r| claim(r) || own_link(r))?;
-        if !routes.iter().any(|r| claim(r) && (r.network, r.prefix) == self.subnet.pair()) {
-            let mut batch = Batch::new();
-            link::claim_subnet(&mut batch, self.subnet.pair(), owner, true);
-            state.route.transact(&batch).map_err(failed("claim the sandbox subnet"))?;
+    fn check_subnet(&self, host: &HostRoutes) -> Result<(), NetError> {
+        let own_link = |r: &link::Route| host.links_of(r).any(|l| l.starts_with(&self.link_prefix));
+        subnet::check_free(self.subnet, &host.routes, |r| self.is_claim(r) || own_link(r))
+    }
+
+    fn claim_subnet(&self, state: &mut State, host: &HostRoutes) -> Result<(), NetError> {
+        if host.routes.iter().any(|r| self.is_claim(r)) {
+            return Ok(());
         }
-        let default = routes.iter().filter(|r| r.unicast && r.prefix <= subnet::DEFAULT_ROUTE_PREFIX_MAX);
-        state.uplinks = default.flat_map(|r| r.links.iter().filter_map(name)).collect();
-        Ok(())
+        let mut batch = Batch::new();
+        link::claim_subnet(&mut batch, self.subnet.pair(), self.owner(), true);
+        state.route.transact(&batch).map(drop).map_err(NetError::kernel("claim the sandbox subnet"))
+    }
+
+    fn is_claim(&self, r: &link::Route) -> bool {
+        r.ours && !r.unicast && r.metric == self.owner() && (r.network, r.prefix) == self.subnet.pair()
     }
 
     /// Removes the table and everything else of ours when no sandbox is plugged any more; answers whether it did.
@@ -351,6 +360,60 @@ impl Net {
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change of the state is one assignment after its effect: a panic elsewhere leaves it usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the host leaves this subnet to sandboxes (or a server here has it already); answers how many it holds.
+pub(crate) fn check_subnet(pair: (Ipv4Addr, u8)) -> Result<u32, NetError> {
+    let subnet = Subnet::new(pair)?;
+    let mut socket = Socket::open(Protocol::Route).map_err(NetError::io("open a route netlink socket"))?;
+    subnet::check_free(subnet, &HostRoutes::read(&mut socket)?.routes, |r| r.ours)?;
+    Ok(subnet.slots_max().min(SLOTS_MAX))
+}
+
+/// Others on this host who filter forwarded packets.
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    /// Chain of iptables-nft in which our links are accepted.
+    pub forward_chain: Option<String>,
+    pub legacy_iptables: bool,
+    pub firewalld: bool,
+}
+
+impl Neighbours {
+    pub(crate) fn find() -> Result<Self, NetError> {
+        let mut socket = open_nft()?;
+        let chains = nft::chains(&mut socket, nft::Family::Inet).map_err(NetError::kernel("list nftables chains"))?;
+        let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+        Ok(Self {
+            forward_chain: docker::target(&mut socket)?,
+            legacy_iptables: legacy.lines().any(|table| table == "filter"),
+            firewalld: chains.iter().any(|c| c.table == "firewalld"),
+        })
+    }
+}
+
+/// What the host's routing tables say now.
+struct HostRoutes {
+    routes: Vec<link::Route>,
+    links: HashMap<i32, String>,
+}
+
+impl HostRoutes {
+    fn read(socket: &mut Socket) -> Result<Self, NetError> {
+        let routes = link::routes(socket).map_err(NetError::kernel("list routes"))?;
+        let links = link::list(socket).map_err(NetError::kernel("list network links"))?;
+        Ok(Self { routes, links })
+    }
+
+    fn links_of(&self, route: &link::Route) -> impl Iterator<Item = &String> {
+        route.links.iter().filter_map(|index| self.links.get(index))
+    }
+
+    /// Links that carry a default route: the only ones sandboxes may leave by.
+    fn uplinks(&self) -> BTreeSet<String> {
+        let default = self.routes.iter().filter(|r| r.unicast && r.prefix <= subnet::DEFAULT_ROUTE_PREFIX_MAX);
+        default.flat_map(|r| self.links_of(r).cloned()).collect()
     }
 }
 

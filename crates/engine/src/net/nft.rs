@@ -1,14 +1,13 @@
 //! The words of nf_tables over netlink: tables, chains, sets, elements, rules and the expressions our rules use.
 //! Knows the encoding; which rules there are stands in `rules`.
 
-use infield_sys::netlink::{ACK, APPEND, Attrs, Batch, CREATE, DUMP, Message, NetlinkError, Socket, text};
+use infield_sys::netlink::{ACK, APPEND, Attributes, Attrs, Batch, CREATE, DUMP, Message, NetlinkError, Socket, text};
 
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const SUBSYSTEM: u16 = 10;
 const NFGEN_BYTES: usize = 4;
 const NEWTABLE: u16 = SUBSYSTEM << 8;
-const GETTABLE: u16 = NEWTABLE | 1;
 const DELTABLE: u16 = NEWTABLE | 2;
 const NEWCHAIN: u16 = NEWTABLE | 3;
 const GETCHAIN: u16 = NEWTABLE | 4;
@@ -132,18 +131,20 @@ impl Change {
     }
     pub fn add_elements(&mut self, set: &str, keys: &[Vec<u8>]) {
         for keys in keys.chunks(ELEMENTS_PER_MESSAGE_MAX) {
-            self.message("add nft elements", NEWSETELEM, CREATE, |a| elements(a, set, keys, &[]));
+            self.message("add nft elements", NEWSETELEM, CREATE, |a| elements(a, set, &plain(keys)));
         }
     }
     /// Address ranges `[first, end)` of an interval set.
     pub fn add_ranges(&mut self, set: &str, ranges: &[(u32, Option<u32>)]) {
-        let starts: Vec<_> = ranges.iter().map(|r| r.0.to_be_bytes().to_vec()).collect();
-        let ends: Vec<_> = ranges.iter().filter_map(|r| r.1).map(|end| end.to_be_bytes().to_vec()).collect();
-        self.message("add nft ranges", NEWSETELEM, CREATE, |a| elements(a, set, &starts, &ends));
+        // The kernel wants each end right behind its start, or it sees the ranges overlap.
+        let key = |address: u32| address.to_be_bytes().to_vec();
+        let bound = |r: &(u32, Option<u32>)| [Some((key(r.0), 0)), r.1.map(|end| (key(end), ELEM_INTERVAL_END))];
+        let bounds: Vec<_> = ranges.iter().flat_map(bound).flatten().collect();
+        self.message("add nft ranges", NEWSETELEM, CREATE, |a| elements(a, set, &bounds));
     }
     pub fn delete_elements(&mut self, set: &str, keys: &[Vec<u8>]) {
         for keys in keys.chunks(ELEMENTS_PER_MESSAGE_MAX) {
-            self.message("delete nft elements", DELSETELEM, 0, |a| elements(a, set, keys, &[]));
+            self.message("delete nft elements", DELSETELEM, 0, |a| elements(a, set, &plain(keys)));
         }
     }
 
@@ -175,15 +176,19 @@ impl Change {
     }
 }
 
-fn elements(a: &mut Attrs, set: &str, keys: &[Vec<u8>], ends: &[Vec<u8>]) {
+fn plain(keys: &[Vec<u8>]) -> Vec<(Vec<u8>, u32)> {
+    keys.iter().map(|key| (key.clone(), 0)).collect()
+}
+
+/// Elements with their flags.
+fn elements(a: &mut Attrs, set: &str, keys: &[(Vec<u8>, u32)]) {
     a.str(2, set);
-    let tagged = keys.iter().map(|k| (k, 0)).chain(ends.iter().map(|k| (k, ELEM_INTERVAL_END)));
     a.nest(3, |a| {
-        for (key, flags) in tagged {
+        for (key, flags) in keys {
             a.nest(LIST_ELEM, |a| {
                 a.nest(ELEM_KEY, |a| a.bytes(DATA_VALUE, key));
-                if flags != 0 {
-                    a.be32(ELEM_FLAGS, flags);
+                if *flags != 0 {
+                    a.be32(ELEM_FLAGS, *flags);
                 }
             });
         }
@@ -401,16 +406,6 @@ pub struct FoundChain {
     pub policy_drop: bool,
 }
 
-pub fn table_exists(socket: &mut Socket, family: Family, table: &str) -> Result<bool, NetlinkError> {
-    let mut batch = Batch::new();
-    batch.message("look up nft table", GETTABLE, ACK, &header(family as u8, 0), |a| a.str(1, table));
-    match socket.transact(&batch) {
-        Ok(_) => Ok(true),
-        Err(e) if e.errno() == Some(2) => Ok(false), // ENOENT
-        Err(e) => Err(e),
-    }
-}
-
 fn dump(
     socket: &mut Socket,
     what: &'static str,
@@ -462,7 +457,6 @@ pub fn rules(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<Fou
 
 /// The keys in a set; none when there is no such set.
 pub fn elements_of(socket: &mut Socket, family: Family, table: &str, set: &str) -> Result<Vec<Vec<u8>>, NetlinkError> {
-    use infield_sys::netlink::Attributes;
     let messages = dump(socket, "list nft elements", GETSETELEM, family, |a| {
         a.str(1, table);
         a.str(2, set);

@@ -72,13 +72,13 @@ pub fn check_free(subnet: Subnet, routes: &[Route], mine: impl Fn(&Route) -> boo
     Err(NetError::SubnetTaken { subnet: show(subnet.pair()), route: show((route.network, route.prefix)), suggestion })
 }
 
-fn first_overlap<'a>(subnet: Subnet, routes: &'a [Route], mine: impl Fn(&Route) -> bool) -> Option<&'a Route> {
+fn first_overlap(subnet: Subnet, routes: &[Route], mine: impl Fn(&Route) -> bool) -> Option<&Route> {
     routes.iter().find(|r| r.prefix > DEFAULT_ROUTE_PREFIX_MAX && subnet.overlaps(r.network, r.prefix) && !mine(r))
 }
 
 fn suggest(routes: &[Route], mine: impl Fn(&Route) -> bool) -> Option<Subnet> {
-    let candidates = CANDIDATES.into_iter().filter_map(|c| Subnet::new(c).ok());
-    candidates.into_iter().find(|c| first_overlap(*c, routes, &mine).is_none())
+    let mut candidates = CANDIDATES.into_iter().filter_map(|c| Subnet::new(c).ok());
+    candidates.find(|c| first_overlap(*c, routes, &mine).is_none())
 }
 
 /// Merges prefixes into the fewest ranges `[first, end)`; `None` as an end means "to the last address".
