@@ -23,7 +23,7 @@ pub struct ErrorBody {
 }
 
 /// Codes the clients know. Each belongs to one HTTP status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DaemonErrorCode {
     BadRequest,
     InvalidRequestBody,
