@@ -294,7 +294,10 @@ fn spoofed_sources_and_ipv6_go_nowhere() {
     }
 
     with_netns(one.as_fd(), || ip("-6 addr add fd00:66::2/64 dev eth0 nodad")).unwrap();
-    world.on_host(|| ip("-6 addr add fd00:66::1/64 dev iftst3v1 nodad"));
+    world.on_host(|| {
+        ip("link set iftst3v1 arp on"); // without it the host does not even tell where it is
+        ip("-6 addr add fd00:66::1/64 dev iftst3v1 nodad");
+    });
     let _six = Server::start(&world.host, "[fd00:66::1]:8066");
     assert!(world.without_rules(&net, "tst3", || reach(&one, "[fd00:66::1]:8066")).is_some(), "control: IPv6 works");
     assert_eq!(reach(&one, "[fd00:66::1]:8066"), None);
@@ -449,6 +452,57 @@ fn slots_are_plugged_again_and_bad_ones_leave_nothing() {
     assert_eq!(reach(&second, &format!("{INTERNET}:80")), None, "unplugged is cut off before the link goes");
 }
 
+/// What a slot's former inhabitant agreed with a stranger must not open a way to the next one.
+#[test]
+fn connections_of_a_former_inhabitant_are_forgotten() {
+    let world = World::new();
+    let mut net = world.open("tstd", [10, 66, 0, 0]);
+    let stranger = with_netns(world.internet.as_fd(), || UdpSocket::bind((INTERNET, 6000))).unwrap().unwrap();
+    stranger.set_read_timeout(Some(SILENCE)).unwrap();
+    for restart in [false, true] {
+        let port = if restart { 4001 } else { 4000 };
+        let inhabit = |net: &Net| {
+            let netns = plug(&world, net, 1);
+            let socket = with_netns(netns.as_fd(), || UdpSocket::bind(("0.0.0.0", port))).unwrap().unwrap();
+            socket.set_read_timeout(Some(SILENCE)).unwrap();
+            (netns, socket)
+        };
+        let (netns, socket) = inhabit(&net);
+        socket.send_to(b"hello", (INTERNET, 6000)).unwrap();
+        let (_, way_in) = stranger.recv_from(&mut [0; 8]).unwrap();
+        stranger.send_to(b"answer", way_in).unwrap();
+        assert!(socket.recv_from(&mut [0; 8]).is_ok(), "control: the way in is open");
+        drop((netns, socket));
+        net.unplug(1).unwrap();
+        if restart {
+            eventually("the link goes", || world.links("iftstdv").is_empty());
+            drop(net);
+            net = world.open("tstd", [10, 66, 0, 0]);
+        }
+        let (_netns, socket) = inhabit(&net);
+        stranger.send_to(b"surprise", way_in).unwrap();
+        assert!(socket.recv_from(&mut [0; 8]).is_err(), "restart {restart}: a stranger reached the next inhabitant");
+    }
+}
+
+#[test]
+fn the_host_is_mute_to_arp() {
+    let world = World::new();
+    let net = world.open("tste", [10, 66, 0, 0]);
+    let sandbox = plug(&world, &net, 0);
+    let asked = |address: &str| {
+        with_netns(sandbox.as_fd(), || {
+            ip(&format!("route replace {address}/32 dev eth0"));
+            let _ = TcpStream::connect_timeout(&format!("{address}:1").parse().unwrap(), SILENCE);
+            output("ip", &format!("neigh show {address}"))
+        })
+        .unwrap()
+    };
+    assert!(!asked(BRIDGE).contains("lladdr"), "the host told that it has {BRIDGE}");
+    world.on_host(|| ip("link set iftstev0 arp on"));
+    assert!(asked(HOST).contains("lladdr"), "control: with ARP on it tells");
+}
+
 #[test]
 fn a_hundred_slots_at_once_and_no_leak() {
     let world = World::new();
@@ -503,5 +557,9 @@ fn measure() {
         println!("set_blocked: {:?}", time(&|s| net.set_blocked(s, true).unwrap()));
         println!("ensure_host_rules with 200 slots: {:?}", time(&|_| net.ensure_host_rules().unwrap()));
         println!("unplug: {:?}", time(&|s| net.unplug(s).unwrap()));
+        let again: Vec<_> = (0..200).map(|_| new_netns().unwrap()).collect();
+        drop(namespaces);
+        eventually("links are gone", || world.links("iftstmv").is_empty());
+        println!("plug of a used slot: {:?}", time(&|s| net.plug(s, again[s as usize].as_fd()).unwrap()));
     });
 }

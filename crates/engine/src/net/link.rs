@@ -17,6 +17,7 @@ const IFINFO_BYTES: usize = 16;
 const RTMSG_BYTES: usize = 12;
 const AF_INET: u8 = 2;
 const IFF_UP: u32 = 1;
+const IFF_NOARP: u32 = 0x80;
 const NUD_PERMANENT: u16 = 0x80;
 const RT_TABLE_MAIN: u8 = 254;
 const RT_SCOPE_UNIVERSE: u8 = 0;
@@ -54,10 +55,10 @@ fn ifinfo(index: i32, flags: u32) -> [u8; IFINFO_BYTES] {
     header
 }
 
-/// A veth whose host end is up and whose peer is born inside `netns`. The peer stays down: raising it in the same message
+/// A veth whose host end is up and mute to ARP (a sandbox learns nothing of the host's addresses) and whose peer is born inside `netns`. The peer stays down: raising it in the same message
 /// makes the kernel refuse, and moving it later costs 30 ms.
 pub fn add_veth(batch: &mut Batch, name: &str, mac: Mac, peer: (&str, Mac), netns: RawFd) {
-    batch.message("create veth", RTM_NEWLINK, ACK | CREATE | EXCL, &ifinfo(0, IFF_UP), |a| {
+    batch.message("create veth", RTM_NEWLINK, ACK | CREATE | EXCL, &ifinfo(0, IFF_UP | IFF_NOARP), |a| {
         a.str(IFLA_IFNAME, name);
         a.bytes(IFLA_ADDRESS, &mac);
         a.nest(IFLA_LINKINFO, |a| {

@@ -7,6 +7,7 @@
 //! Layout: the host end `if<tag>v<slot>` has no address, only a /32 route and a permanent neighbour; inside, `eth0` has the
 //! slot's /32 and a default route via 169.254.1.1, again with a permanent neighbour. No packet ever asks by ARP.
 
+mod conntrack;
 mod docker;
 mod error;
 pub(crate) mod link;
@@ -72,6 +73,8 @@ struct State {
     nft: Socket,
     /// Plugged slots; true = blocked.
     slots: BTreeMap<u32, bool>,
+    /// Unplugged slots whose addresses the kernel may still remember connections of.
+    used: BTreeSet<u32>,
     uplinks: BTreeSet<String>,
     resolvers: Resolvers,
 }
@@ -95,7 +98,7 @@ impl Net {
         let with_link = links.values().filter_map(|name| slot_of_link(&link_prefix, name));
         let slots = known.iter().copied().chain(with_link).map(|slot| (slot, !open.contains(&slot))).collect();
         let resolvers = Resolvers::of_host(config.dns.as_deref());
-        let state = State { route, nft, slots, uplinks: BTreeSet::new(), resolvers };
+        let state = State { route, nft, slots, used: BTreeSet::new(), uplinks: BTreeSet::new(), resolvers };
         let subnet = Subnet::new(config.subnet)?;
         let mut net = Self {
             config: config.clone(),
@@ -117,6 +120,8 @@ impl Net {
         state.uplinks = routes.uplinks();
         self.rule_set(&state).install(&mut open_nft()?)?;
         docker::ensure(&mut state.nft, &self.table, &self.link_prefix)?;
+        let live: HashSet<Ipv4Addr> = state.slots.keys().map(|slot| self.address(*slot)).collect();
+        conntrack::forget(&mut state.nft, |a| self.subnet.overlaps(a, 32) && !live.contains(&a))?;
         drop(state);
         self.forwarding_was_off = enable_forwarding()?;
         Ok(())
@@ -162,6 +167,7 @@ impl Net {
         match state.route.transact(&batch) {
             Err(e) if e.errno() == Some(EEXIST) => {
                 // The slot's former namespace is still being taken down; its end goes now.
+                state.used.insert(slot);
                 delete_links(&mut state.route, &[&name]).map_err(failed("remove the former link"))?;
                 state.route.transact(&batch).map_err(failed("create its link"))?;
             }
@@ -173,6 +179,12 @@ impl Net {
         link::add_host_route(&mut batch, index, self.address(slot));
         link::add_neighbour(&mut batch, index, self.address(slot), mac(slot, INNER_END));
         state.route.transact(&batch).map_err(failed("set up the host's end"))?;
+        if state.used.contains(&slot) {
+            // All at once: slots come back in turn, so this happens once per round.
+            let used: HashSet<Ipv4Addr> = state.used.iter().map(|slot| self.address(*slot)).collect();
+            conntrack::forget(&mut state.nft, |address| used.contains(&address))?;
+            state.used.clear();
+        }
         let key = [rules::slot_key(&self.link_prefix, self.subnet, slot)];
         let mut change = nft::Change::new(nft::Family::Inet, &self.table);
         change.add_elements("slots", &key);
@@ -220,7 +232,9 @@ impl Net {
         let mut change = nft::Change::new(nft::Family::Inet, &self.table);
         change.delete_elements("slots", &[rules::slot_key(&self.link_prefix, self.subnet, slot)]);
         ignore(change.commit(&mut state.nft), ENOENT).map_err(failed())?;
-        state.slots.remove(&slot);
+        if state.slots.remove(&slot).is_some() {
+            state.used.insert(slot);
+        }
         Ok(())
     }
 
