@@ -151,7 +151,13 @@ impl Net {
         if slot >= self.slots_max() {
             return Err(error::slot_out_of_range(slot, self.slots_max()));
         }
-        let done = self.plug_host_end(slot, netns).and_then(|()| self.plug_inside(slot, netns));
+        let done = self.plug_host_end(slot, netns).and_then(|()| self.plug_inside(slot, netns)).and_then(|()| {
+            // The kernel starts to send on the host's end some time after the peer came up, and drops what is sent before;
+            // asking for the link makes it do so now.
+            link::index_of(&mut self.state().route, &self.link_name(slot))
+                .map(drop)
+                .map_err(NetError::kernel(format!("plug slot {slot}: wait for its link")))
+        });
         if done.is_err() {
             let _ = self.remove(&[slot]); // the first failure is the one to report
         }
