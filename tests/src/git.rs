@@ -5,10 +5,13 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 /// A git server in a network namespace of its own, with the repositories below one folder.
+///
+/// Start it before the [`crate::World`] that is to reach it: a server looks at the host's ways out when it starts.
 pub struct GitServer {
     child: Child,
     pub url: String,
@@ -16,15 +19,19 @@ pub struct GitServer {
 }
 
 impl GitServer {
-    pub fn start(root: &Path) -> Self {
-        Self::start_with(root, &[])
+    pub fn start() -> Self {
+        Self::start_with(&[])
     }
 
     /// With further options of the script, `--user` for instance.
-    pub fn start_with(root: &Path, options: &[&str]) -> Self {
+    pub fn start_with(options: &[&str]) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let root = std::env::temp_dir().join(format!("ift-git-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&root).unwrap();
         let mut child = Command::new("python3")
             .arg(repository().join("tests/support/git_server.py"))
-            .arg(root)
+            .arg(&root)
             .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -33,7 +40,7 @@ impl GitServer {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.strip_prefix("URL ").expect("the git server says where it listens").trim().to_owned();
-        Self { child, url, root: root.to_owned() }
+        Self { child, url, root }
     }
 
     /// A bare repository with one commit on `main` holding the given files; returns its address.
@@ -75,6 +82,7 @@ impl Drop for GitServer {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.root);
     }
 }
 

@@ -31,8 +31,8 @@ fn fails(output: &Output, code: i32, title: &str, cause: &str, fix: &str) {
 
 #[test]
 fn the_mission_lines() {
+    let git = GitServer::start();
     let world = World::new("mission");
-    let git = GitServer::start(&world.scratch("git"));
     let url = git.repository("project", &[("Makefile", BUILD), ("main.txt", "one\n")]);
 
     let spin =
@@ -59,8 +59,8 @@ fn the_mission_lines() {
 
 #[test]
 fn the_five_errors() {
+    let git = GitServer::start();
     let world = World::new("errors");
-    let git = GitServer::start(&world.scratch("git"));
     let url = git.repository("project", &[("Makefile", BUILD)]);
 
     let mut command = world.command("specgen-sandbox");
@@ -128,7 +128,7 @@ fn exec_streams_both_outputs_and_the_exit_code() {
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130), "Ctrl-C reaches the command: {status}");
     eventually("nothing is left of it", Duration::from_secs(10), || {
-        (world.exec(&id, "pgrep -x sleep").0 == 1).then_some(())
+        (world.exec(&id, "pgrep -f '[s]leep 60[01]'").0 == 1).then_some(())
     });
 }
 
@@ -199,18 +199,18 @@ fn a_client_that_goes_away_takes_its_command_with_it() {
     let mut child = stream(&world, &id, "echo up; exec sleep 601");
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(world.exec(&id, "pgrep -x sleep").0, 0);
+    assert_eq!(world.exec(&id, "pgrep -f '[s]leep 60[01]'").0, 0);
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("the command ends", Duration::from_secs(15), || {
-        (world.exec(&id, "pgrep -x sleep").0 == 1).then_some(())
+        (world.exec(&id, "pgrep -f '[s]leep 60[01]'").0 == 1).then_some(())
     });
 }
 
 #[test]
 fn json_everywhere() {
+    let git = GitServer::start();
     let world = World::new("json");
-    let git = GitServer::start(&world.scratch("git"));
     let url = git.repository("project", &[("a", "b\n")]);
     let parse = |output: &Output| -> Value {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output.stdout)))

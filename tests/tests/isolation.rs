@@ -184,8 +184,8 @@ fn packages_install_over_the_network() {
 
 #[test]
 fn no_egress_when_asked_for_none() {
+    let git = infield_tests::GitServer::start();
     let world = World::new("block");
-    let git = infield_tests::GitServer::start(&world.scratch("git"));
     let open = world.sandbox();
     world.sh(&open, &format!("curl -s -o /dev/null --max-time 5 {}", git.url));
     let closed = world.create(serde_json::json!({ "networkBlockAll": true }))["id"].as_str().unwrap().to_owned();

@@ -54,7 +54,7 @@ fn start_and_stop_in_every_state() {
     assert!(["starting", "started"].contains(&started["state"].as_str().unwrap()), "{started}");
     eventually("started", Duration::from_secs(20), || (state() == "started").then_some(()));
     assert_eq!(world.sh(&id, "cat kept.txt"), "kept\n");
-    assert_eq!(world.exec(&id, "pgrep -x sleep").0, 1, "processes do not outlive a stop");
+    assert_eq!(world.exec(&id, "pgrep -f '[s]leep 1000'").0, 1, "processes do not outlive a stop");
 }
 
 #[test]
@@ -155,8 +155,8 @@ fn users_keys_organizations_and_snapshots_can_be_read() {
 
 #[test]
 fn clone_and_exec_on_the_control_plane() {
+    let git = infield_tests::GitServer::start();
     let world = World::new("mission");
-    let git = infield_tests::GitServer::start(&world.scratch("git"));
     let url = git.repository("project", &[("Makefile", "all:\n\techo built\n")]);
     let id = world.sandbox();
     let api = world.api();

@@ -11,8 +11,8 @@ const SUITE_MAX: Duration = Duration::from_secs(600);
 
 fn suite(version: &str) {
     let python = sdk::python(version);
+    let git = GitServer::start();
     let world = World::new("py");
-    let git = GitServer::start(&world.scratch("git"));
     let url = git.repository("project", &[("README.md", "# a project\n")]);
     let mut command = Command::new(python);
     command

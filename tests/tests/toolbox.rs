@@ -127,8 +127,8 @@ fn git(toolbox: &Api, route: &str, body: Value) -> Reply {
 
 #[test]
 fn git_branches_history_and_remotes() {
+    let server = GitServer::start();
     let world = World::new("git");
-    let server = GitServer::start(&world.scratch("git"));
     let url = server.repository("project", &[("a.txt", "a\n")]);
     let id = world.sandbox();
     let toolbox = world.toolbox(&id);
@@ -178,8 +178,8 @@ fn git_branches_history_and_remotes() {
 
 #[test]
 fn git_with_credentials() {
+    let server = GitServer::start_with(&["--user", "me", "--password", "pass word"]);
     let world = World::new("gitauth");
-    let server = GitServer::start_with(&world.scratch("git"), &["--user", "me", "--password", "pass word"]);
     let url = server.repository("private", &[("a.txt", "a\n")]);
     let id = world.sandbox();
     let toolbox = world.toolbox(&id);
