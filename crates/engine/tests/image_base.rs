@@ -2,6 +2,8 @@
 //!
 //! `INFIELD_TEST_IMAGE_DIR` names a store that has it already; otherwise it is built in `target/infield-images`.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on says where by panicking.
+
 mod image_support;
 
 use image_support::{Overlay, Scratch};

@@ -1,5 +1,7 @@
 //! The store: names, sharing, collection, several processes, crashes, and archives of other tools.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on says where by panicking.
+
 mod image_support;
 
 use image_support::{Entry, Overlay, Scratch, tar};

@@ -1,10 +1,13 @@
 //! Hostile and honest archives against the real file system: what must be refused is refused by name, and nothing is
 //! ever written outside the layer.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on says where by panicking.
+
 mod image_support;
 
 use image_support::{Entry, Scratch, tar};
 use infield_engine::image::{Image, ImageConfig, ImageError, Silent};
+use proptest::prelude::*;
 use std::{
     fs,
     io::Read,
@@ -227,8 +230,7 @@ fn whiteouts_become_what_overlayfs_understands() {
             Entry::file("d/new", "x"),
             Entry::file(".wh.d", ""),
             Entry::file(".wh..wh.plnk/1", ""),
-        ]
-        .map(|entry| entry)),
+        ]),
     );
     let gone = fs::symlink_metadata(root.join("a/gone")).unwrap();
     assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
@@ -294,5 +296,37 @@ fn sparse_files_of_gnu_tar_are_read() {
         assert!(fs::metadata(root.join("sparse")).unwrap().blocks() * 512 < 8 << 20, "{format:?} lost its holes");
         scratch.store().remove("test/image:1").unwrap();
         scratch.store().gc(&Default::default()).unwrap();
+    }
+}
+
+/// A few names that keep meeting each other, as files, directories, links out and up, and links to each other.
+fn hostile_entry() -> impl Strategy<Value = Entry> {
+    let name = prop::sample::select(vec!["a", "b", "a/b", "b/a", "a/b/c", "c", ".wh.a", "a/.wh..wh..opq", "./b/../c"]);
+    let target = prop::sample::select(vec!["CANARY", "../CANARY", "a", "b", "../../..", "/", ".", "a/b", "c"]);
+    (name, target, 0..5).prop_map(|(name, target, kind)| match kind {
+        0 => Entry::file(name, "evil"),
+        1 => Entry::dir(name),
+        2 => Entry::hardlink(name, target),
+        3 => Entry::fifo(name),
+        _ => Entry::symlink(name, target),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn no_sequence_of_entries_reaches_outside(entries in prop::collection::vec(hostile_entry(), 1..12)) {
+        let scratch = Scratch::new();
+        let canary = scratch.path("canary");
+        fs::create_dir(&canary).unwrap();
+        fs::write(canary.join("a"), "untouched").unwrap();
+        let entries: Vec<_> = entries.into_iter().map(|entry| entry.with_link("CANARY", canary.to_str().unwrap())).collect();
+        let _ = import(&scratch, &tar(&entries));
+        let left: Vec<_> = fs::read_dir(&canary).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        prop_assert_eq!(left, ["a"]);
+        prop_assert_eq!(fs::read_to_string(canary.join("a")).unwrap(), "untouched");
+        prop_assert_eq!(fs::metadata(canary.join("a")).unwrap().nlink(), 1);
+        prop_assert_eq!(fs::read_dir(scratch.dir()).unwrap().count(), 2);
+        prop_assert_eq!(fs::read_dir(scratch.path("store/tmp")).unwrap().count(), 0);
     }
 }

@@ -185,3 +185,58 @@ pub fn decide_xattr(key: &[u8]) -> Result<XattrAction, String> {
     }
     Ok(if keep { XattrAction::Keep } else { XattrAction::Drop })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn member(kind: u8, path: &[u8], link: &[u8]) -> Member {
+        Member { kind, path: path.to_vec(), link: link.to_vec(), ..Member::default() }
+    }
+
+    fn is_inside(path: &LayerPath) -> bool {
+        path.parts().iter().all(|part| {
+            let part = part.as_bytes();
+            !part.is_empty() && part != b"." && part != b".." && !part.contains(&b'/') && !part.contains(&0)
+        })
+    }
+
+    /// Bytes that often form the dangerous cases.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let pieces: [&[u8]; 9] = [b"/", b"..", b".", b"a", b".wh.", b".wh..wh..opq", b"\0", b"\xff", b"dev"];
+        let piece = proptest::sample::select(pieces.to_vec());
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_let_through_stays_inside(path in hostile(), link in hostile(), kind in any::<u8>(), known in 0usize..9) {
+            let kinds = [kind, b'0', b'1', b'2', b'3', b'4', b'5', b'6', b'S'];
+            match decide(&member(kinds[known], &path, &link)) {
+                Ok(Action::Hardlink(path, target)) => prop_assert!(is_inside(&path) && is_inside(&target)),
+                Ok(Action::Symlink(path, target)) => prop_assert!(is_inside(&path) && !target.is_empty()),
+                Ok(Action::Directory(path) | Action::Opaque(path)) => prop_assert!(is_inside(&path)),
+                Ok(Action::File(path) | Action::Fifo(path) | Action::Whiteout(path)) => {
+                    prop_assert!(is_inside(&path) && !path.parts().is_empty());
+                }
+                Ok(Action::Skip) => {}
+                Err(why) => prop_assert!(!why.is_empty()),
+            }
+        }
+
+        #[test]
+        fn a_parsed_path_parses_to_itself(raw in hostile()) {
+            if let Ok(path) = LayerPath::parse(&raw) {
+                let again = LayerPath::parse(path.to_path().as_os_str().as_bytes());
+                prop_assert_eq!(again, Ok(path));
+            }
+        }
+
+        #[test]
+        fn nothing_the_host_would_obey_is_kept(key in "(trusted|user|security|system)\\.[a-z.]{0,20}") {
+            let reserved = key.starts_with("trusted.") || key.starts_with("user.overlay.");
+            prop_assert_eq!(decide_xattr(key.as_bytes()).is_err(), reserved);
+        }
+    }
+}

@@ -44,23 +44,30 @@ impl Store {
     ) -> Result<Arc<Image>> {
         let reference = Reference::parse(reference)?;
         let endpoints = options.registries.endpoints(&reference, options.auth.as_ref());
-        let mut last = None;
+        let mut errors = Vec::new();
         for endpoint in endpoints {
-            if let Some(error) = last.replace(match Registry::new(endpoint, &reference) {
-                Err(error) => error,
-                Ok(registry) => {
-                    let pull = Pull { store: self, registry, reference: &reference, options, progress };
-                    match pull.run().await {
-                        Ok(image) => return Ok(image),
-                        Err(error) => error,
-                    }
+            let host = endpoint.host.clone();
+            let pulled = match Registry::new(endpoint, &reference) {
+                Ok(registry) => Pull { store: self, registry, reference: &reference, options, progress }.run().await,
+                Err(error) => Err(error),
+            };
+            match pulled {
+                Ok(image) => return Ok(image),
+                Err(error) => {
+                    tracing::warn!(%reference, host, %error, "a registry could not serve an image");
+                    errors.push(error);
                 }
-            }) {
-                tracing::warn!(%reference, %error, "a mirror could not serve an image");
             }
         }
-        Err(last.unwrap_or_else(|| ImageError::Missing { reference: reference.to_string() }))
+        Err(telling(errors).unwrap_or_else(|| ImageError::Missing { reference: reference.to_string() }))
     }
+}
+
+/// The error worth showing: behind a mirror the registry itself is often out of reach, which explains nothing.
+fn telling(mut errors: Vec<ImageError>) -> Option<ImageError> {
+    let found = errors.iter().rposition(|error| !matches!(error, ImageError::Unreachable { .. }));
+    let last = errors.len().checked_sub(1)?;
+    Some(errors.swap_remove(found.unwrap_or(last)))
 }
 
 struct Pull<'a> {

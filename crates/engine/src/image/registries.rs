@@ -26,7 +26,7 @@ const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 pub struct RegistriesConfig {
     /// Asked first, in this order; the registry itself comes last.
     pub mirrors: BTreeMap<String, Vec<String>>,
-    /// Hosts (with port) spoken to without TLS. `localhost` and loopback addresses always are.
+    /// Hosts (with port) spoken to without TLS. `localhost` and loopback addresses are too, unless `ca_files` names them.
     pub plain_http: BTreeSet<String>,
     /// PEM files trusted for a host, in addition to the system's.
     pub ca_files: BTreeMap<String, PathBuf>,
@@ -82,7 +82,9 @@ impl RegistriesConfig {
         let plain = name.strip_prefix("http://");
         let host = plain.or_else(|| name.strip_prefix("https://")).unwrap_or(name).trim_end_matches('/');
         let served_by = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
-        let plain_http = plain.is_some() || self.plain_http.contains(host) || is_loopback(host);
+        // Whoever names a certificate authority for a loopback registry means TLS.
+        let loopback = is_loopback(host) && !self.ca_files.contains_key(host);
+        let plain_http = plain.is_some() || self.plain_http.contains(host) || loopback;
         Endpoint {
             host: served_by.into(),
             plain_http: plain_http && !name.starts_with("https://"),

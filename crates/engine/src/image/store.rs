@@ -310,7 +310,7 @@ impl Store {
             let is_own = self.claims.as_ref() == Some(&dir);
             for hex in entries(&dir)?.into_iter().filter(|name| name != "owner") {
                 let id = format!("sha256:{hex}");
-                let fresh = fs::metadata(dir.join(&hex)).and_then(|meta| meta.modified()).is_ok_and(|at| is_fresh(at));
+                let fresh = fs::metadata(dir.join(&hex)).and_then(|meta| meta.modified()).is_ok_and(is_fresh);
                 if is_gone || (is_own && !fresh && !in_use.contains(&id)) {
                     let _ = fs::remove_file(dir.join(&hex));
                 } else {

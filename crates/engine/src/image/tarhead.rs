@@ -244,3 +244,81 @@ fn timestamp(text: &[u8]) -> io::Result<(i64, u32)> {
 fn malformed() -> io::Error {
     bad("a header record is malformed")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::tarfile::TarReader;
+    use proptest::prelude::*;
+    use std::io::Read;
+
+    /// Makes the checksum right, so that the fields behind it are reached.
+    fn summed(mut block: Vec<u8>) -> Vec<u8> {
+        block.resize(BLOCK, 0);
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block
+    }
+
+    proptest! {
+        #[test]
+        fn no_archive_makes_the_reader_panic_or_grow(
+            blocks in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..BLOCK), any::<bool>(), 0usize..12), 1..6)
+        ) {
+            let mut archive = Vec::new();
+            for (mut block, is_header, kind) in blocks {
+                block.resize(BLOCK, b'0');
+                block[156] = b"0125xLKgS37z"[kind];
+                // Numbers are mostly numbers.
+                block[100..148].fill(b'0');
+                block[135] = b' ';
+                archive.extend(if is_header { summed(block) } else { block });
+            }
+            let length = archive.len() as u64;
+            let mut reader = TarReader::new(&archive[..]);
+            while let Ok(Some(member)) = reader.next_member() {
+                prop_assert!(member.sparse.is_some() || member.size <= 8 << 30);
+                let mut stored = Vec::new();
+                let _ = (&mut reader).take(length).read_to_end(&mut stored);
+            }
+        }
+
+        #[test]
+        fn pax_values_are_binary_and_come_back(key in "[a-zA-Z.]{1,20}", value in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut record = Vec::new();
+            let rest = key.len() + value.len() + b"SCHILY.xattr.".len() + 3;
+            let length = (rest + 1..rest + 6).find(|length| *length == rest + length.to_string().len()).unwrap();
+            record.extend(format!("{length} SCHILY.xattr.{key}=").as_bytes());
+            record.extend(&value);
+            record.push(b'\n');
+            let mut pax = Pax::default();
+            pax.extend(&record).unwrap();
+            prop_assert_eq!(pax.xattrs, [(key.into_bytes(), value)]);
+        }
+
+        #[test]
+        fn any_pax_bytes_are_read_or_refused(data in proptest::collection::vec(prop_oneof![Just(b' '), Just(b'='), Just(b'\n'), Just(b'1'), any::<u8>()], 0..64)) {
+            let _ = Pax::default().extend(&data);
+        }
+    }
+
+    #[test]
+    fn numbers_in_every_notation() {
+        for (field, value) in [
+            (&b"0000644\0"[..], Some(0o644)),
+            (b"   644 \0", Some(0o644)),
+            (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"\x80\0\0\0\0\0\x01\0", Some(256)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+            (b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", None),
+            (b"8", None),
+            (b"0x10", None),
+        ] {
+            assert_eq!(number(field).ok(), value, "{field:?}");
+        }
+        assert_eq!(timestamp(b"12.5").unwrap(), (12, 500_000_000));
+        assert_eq!(timestamp(b"-1.25").unwrap(), (-2, 750_000_000));
+        assert!(timestamp(b"1.-5").is_err() && timestamp(b"x").is_err());
+    }
+}

@@ -150,14 +150,14 @@ impl Unpacker {
         let Some((parent, name)) = path.split() else { return self.reopen_dir(path) };
         let parent = self.open_parent(&parent)?;
         let mut opaque = false;
-        match fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-            Err(Errno::EXIST) => match kind_of(&parent, name)? {
+        match fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => match kind_of(parent, name)? {
                 Kind::Directory => {}
                 found => {
                     opaque = found == Kind::Whiteout;
                     self.remove(path)?;
                     let parent = self.open_parent_of(path)?;
-                    fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)).map_err(Failure::at("make a directory"))?;
+                    fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)).map_err(Failure::at("make a directory"))?;
                 }
             },
             other => other.map_err(Failure::at("make a directory"))?,
@@ -294,7 +294,7 @@ impl Unpacker {
         let (_, name) = path.split().ok_or_else(|| "the root of a layer must be a directory".to_string())?;
         let name = name.to_owned();
         let parent = self.open_parent_of(path)?.try_clone();
-        let parent = parent.map_err(|error| Failure::Read(error))?;
+        let parent = parent.map_err(Failure::Read)?;
         Ok((parent, name))
     }
 

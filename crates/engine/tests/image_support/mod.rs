@@ -1,6 +1,8 @@
 //! What the image tests share: a scratch directory that cleans up, and a writer of archives no honest tool would write.
 #![allow(dead_code)]
 
+pub mod registry;
+
 use infield_engine::image::Store;
 use std::{
     fs,
@@ -42,7 +44,7 @@ impl Drop for Scratch {
 }
 
 /// One archive member, exactly as given.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     kind: u8,
     path: String,
@@ -103,6 +105,12 @@ impl Entry {
     }
     pub fn xattr(mut self, key: &str, value: &[u8]) -> Self {
         self.xattrs.push((key.into(), value.into()));
+        self
+    }
+
+    /// Puts a real path in the place of a word in the link target.
+    pub fn with_link(mut self, word: &str, path: &str) -> Self {
+        self.link = self.link.replace(word, path);
         self
     }
 
