@@ -21,6 +21,8 @@ const fn request<T>(direction: libc::c_ulong, number: libc::c_ulong) -> libc::c_
 
 /// A subvolume's directory has this inode number, always.
 const FIRST_FREE_OBJECT: u64 = 256;
+/// Numbers of subvolumes begin here; they are never used twice.
+pub const FIRST_SUBVOLUME: u64 = 256;
 const QUOTA_ENABLE: u64 = 1;
 const QUOTA_ENABLE_SIMPLE: u64 = 4;
 const LIMIT_MAX_REFERENCED: u64 = 1;
