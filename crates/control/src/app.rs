@@ -108,6 +108,13 @@ impl App {
         Arc::new(self.clone())
     }
 
+    /// One look at every clock as if it were `now_ms`: what [`Self::run_background`] does every few seconds.
+    pub async fn sweep(&self, now_ms: i64) {
+        if let Err(e) = janitor::sweep(self, now_ms).await {
+            tracing::warn!(error = e.message, "a sweep failed; the next one tries again");
+        }
+    }
+
     /// Reconciles with the host, then keeps house until `shutdown` is ready. Writes what is still in memory at the end.
     pub async fn run_background(&self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);

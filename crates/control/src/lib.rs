@@ -21,4 +21,5 @@ mod snapshots;
 pub use app::{App, ControlConfig, Limits, REGION};
 pub use bootstrap::{ADMIN, AdminKey, another_admin_key, bootstrap};
 pub use http::openapi::openapi_json;
+/// The pure heart of the lifecycle, for its property test.
 pub use lifecycle::plan;

@@ -24,6 +24,10 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let bytes = Bytes::from_request(request, app).await.map_err(|e| ApiError::new(e.status(), e.body_text()))?;
         let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
+        // Serde would read an array as a struct by position.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(ApiError::bad_request("The request body must be a JSON object"));
+        }
         serde_json::from_slice(text)
             .map(Self)
             .map_err(|e| ApiError::bad_request(format!("The request body does not fit: {e}")))

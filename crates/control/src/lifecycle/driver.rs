@@ -92,11 +92,6 @@ impl Driver {
         waiting
     }
 
-    /// How many sandboxes are being worked on.
-    pub fn busy(&self) -> usize {
-        self.lock().len()
-    }
-
     async fn run(self: Arc<Self>, id: SandboxId, mut fresh: Option<SandboxRow>, mut look: Look) {
         let leave = Leave { driver: &self, id };
         loop {

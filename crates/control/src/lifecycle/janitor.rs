@@ -22,11 +22,9 @@ pub async fn run(app: &App) {
     let mut sweeps: u32 = 0;
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        if let Err(e) = sweep(app, now_ms()).await {
-            tracing::warn!(error = e.message, "a sweep failed; the next one tries again");
-        }
+        app.sweep(now_ms()).await;
         sweeps = sweeps.wrapping_add(1);
-        if sweeps % SYNC_EVERY_SWEEPS == 0
+        if sweeps.is_multiple_of(SYNC_EVERY_SWEEPS)
             && let Err(e) = snapshots::sync(app).await
         {
             tracing::warn!(error = %e, "cannot list the host's images");

@@ -17,8 +17,10 @@ pub enum Trouble {
     Fail(RunnerErrorKind, &'static str),
     /// The effect happens, the answer is lost.
     LoseAnswer,
-    /// The answer takes this long.
+    /// The effect comes after this long.
     Slow(Duration),
+    /// The effect comes at once, the answer after this long.
+    SlowAnswer(Duration),
 }
 
 #[derive(Default)]
@@ -91,6 +93,11 @@ impl Sim {
                 Some(Trouble::LoseAnswer) => {
                     effect(&mut self.host())?;
                     return Err(RunnerError::new(RunnerErrorKind::Unavailable, "the connection broke"));
+                }
+                Some(Trouble::SlowAnswer(time)) => {
+                    let answer = effect(&mut self.host());
+                    tokio::time::sleep(time).await;
+                    return answer;
                 }
                 None => {}
             }
@@ -205,6 +212,7 @@ fn agent(mut stream: UnixStream) {
         _ => ("200 OK", serde_json::json!({})),
     };
     let answer = answer.to_string();
-    let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
+    let head =
+        format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
     let _ = stream.write_all(format!("{head}{answer}").as_bytes());
 }

@@ -1,6 +1,4 @@
 //! A private world per test: a database in its own directory, a simulated host, the real HTTP server on loopback.
-#![allow(dead_code)]
-
 pub mod sim;
 pub mod strict;
 
@@ -25,10 +23,10 @@ pub struct World {
     pub store: Store,
     pub key: String,
     pub url: String,
-    pub config: ControlConfig,
     dir: Arc<Dir>,
     client: HttpClient,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// The server's process: everything it spawned dies with it.
+    process: Option<tokio::runtime::Runtime>,
 }
 
 struct Dir(PathBuf);
@@ -57,8 +55,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 impl World {
     /// Serving, with the background work running and the first comparison with the host done.
     pub async fn new() -> Self {
-        let world = Self::quiet(Sim::new()).await;
-        world.with_background().await
+        Self::quiet(Sim::new()).await.with_background().await
     }
 
     /// Serving, without background work.
@@ -66,48 +63,59 @@ impl World {
         let n = COUNTER.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("infield-control-{}-{n}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let store = Store::open(&format!("sqlite:{}/infield.db", dir.display())).await.unwrap();
-        let key = bootstrap(&store).await.unwrap().unwrap().0;
+        Self::serve(sim, None, Arc::new(Dir(dir))).await
+    }
+
+    async fn serve(sim: Sim, key: Option<String>, dir: Arc<Dir>) -> Self {
+        let process = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let config = ControlConfig::default();
-        Self::serve(sim, store, key, config, Arc::new(Dir(dir))).await
-    }
-
-    async fn serve(sim: Sim, store: Store, key: String, config: ControlConfig, dir: Arc<Dir>) -> Self {
-        let app = App::new(config.clone(), store.clone(), Arc::new(sim.clone()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = app.router();
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let (database, host) = (format!("sqlite:{}/infield.db", dir.0.display()), sim.clone());
+        let started = process.spawn(async move {
+            let store = Store::open(&database).await.unwrap();
+            let first = bootstrap(&store).await.unwrap().map(|key| key.0);
+            let app = App::new(config, store.clone(), Arc::new(host));
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let router = app.router();
+            tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+            (store, first, app, url)
+        });
+        let (store, first, app, url) = started.await.unwrap();
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { sim, app, store, key, url, config, dir, client, tasks: vec![task] }
+        // Only an empty database makes a key.
+        assert_eq!(first.is_some(), key.is_none());
+        let key = key.or(first).unwrap();
+        Self { sim, app, store, key, url, dir, client, process: Some(process) }
     }
 
-    pub async fn with_background(mut self) -> Self {
+    pub async fn with_background(self) -> Self {
         let app = self.app.clone();
-        self.tasks.push(tokio::spawn(async move { app.run_background(std::future::pending()).await }));
+        self.process.as_ref().unwrap().spawn(async move { app.run_background(std::future::pending()).await });
         self.until("the images are snapshots", async |w| !w.get("/snapshots").await.json["items"][0].is_null()).await;
         self
     }
 
-    /// The process dies: no task of it goes on. (Tasks of single sandboxes die with their runner calls.)
+    /// The process dies at whatever it was doing.
     pub fn kill(&mut self) {
-        for task in self.tasks.drain(..) {
-            task.abort();
+        if let Some(process) = self.process.take() {
+            process.shutdown_background();
         }
     }
 
     /// A new process on the same database and the same host.
     pub async fn restarted(mut self) -> Self {
         self.kill();
-        let (sim, key, config, dir) = (self.sim.clone(), self.key.clone(), self.config.clone(), self.dir.clone());
-        let store = Store::open(&format!("sqlite:{}/infield.db", dir.0.display())).await.unwrap();
-        Self::serve(sim, store, key, config, dir).await.with_background().await
+        let (sim, key, dir) = (self.sim.clone(), self.key.clone(), self.dir.clone());
+        Self::serve(sim, Some(key), dir).await.with_background().await
     }
 
     pub async fn call(&self, method: &str, path: &str, key: Option<&str>, body: &str) -> Answer {
         let mut request = http::Request::builder().method(method).uri(format!("{}/api{path}", self.url));
         if let Some(key) = key {
             request = request.header("authorization", format!("Bearer {key}"));
+        }
+        if method == "OPTIONS" {
+            request = request.header("origin", "http://x").header("access-control-request-method", "POST");
         }
         let body = Full::new(bytes::Bytes::from(body.to_owned()));
         let answer = self.client.request(request.body(body).unwrap()).await.unwrap();
@@ -116,6 +124,19 @@ impl World {
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         strict::check(method, path, parts.status.as_u16(), &json);
         Answer { status: parts.status.as_u16(), headers: parts.headers, text, json }
+    }
+
+    /// A request whose answer may never come.
+    pub async fn send(&self, method: &str, path: &str, body: Full<bytes::Bytes>) -> bool {
+        let request = http::Request::builder().method(method).uri(format!("{}/api{path}", self.url));
+        let request = request.header("authorization", format!("Bearer {}", self.key)).body(body).unwrap();
+        self.client.request(request).await.is_ok()
+    }
+
+    /// The janitor's work as if it were `now_ms`.
+    pub async fn sweep(&self, now_ms: i64) {
+        let app = self.app.clone();
+        self.process.as_ref().unwrap().spawn(async move { app.sweep(now_ms).await }).await.unwrap();
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -1,0 +1,11 @@
+//! The control plane behind its real HTTP server, on a simulated host: the contract's acceptance assertions, failures and
+//! restarts. Every answer of the contract is checked against spec/api.json on the way (`world::strict`).
+
+mod access;
+mod failure;
+mod list;
+mod plan;
+mod sandbox;
+mod snapshot;
+mod speed;
+mod world;
