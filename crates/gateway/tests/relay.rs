@@ -256,6 +256,7 @@ async fn redirects_and_cors() {
 #[tokio::test]
 async fn websockets_pass_with_their_subprotocol() {
     let bench = bench(true, |_, stream| async move {
+        #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
         let choose = |request: &http::Request<()>, mut response: http::Response<()>| {
             assert_eq!(request.uri().path(), "/process/pty");
             let offered = request.headers()["sec-websocket-protocol"].clone();

@@ -109,6 +109,9 @@ pub struct RunnerArgs {
 pub struct SetupArgs {
     #[command(flatten)]
     pub host: HostArgs,
+    /// Address and port the server is meant to listen on
+    #[arg(long, env = "INFIELD_LISTEN", default_value = "127.0.0.1:3000", value_name = "ADDR:PORT")]
+    pub listen: std::net::SocketAddr,
     /// Install missing Debian packages without asking
     #[arg(long, short)]
     pub yes: bool,
@@ -124,6 +127,9 @@ pub struct SetupArgs {
 pub struct DoctorArgs {
     #[command(flatten)]
     pub host: HostArgs,
+    /// Address and port the server is meant to listen on
+    #[arg(long, env = "INFIELD_LISTEN", default_value = "127.0.0.1:3000", value_name = "ADDR:PORT")]
+    pub listen: std::net::SocketAddr,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

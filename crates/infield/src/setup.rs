@@ -19,7 +19,7 @@ pub fn main(args: &SetupArgs) -> Result<ExitCode> {
     }
     let install = install_tools(args.yes)?;
     create_user()?;
-    if doctor::print(&args.host, false)? {
+    if doctor::print(&args.host, args.listen, false)? {
         println!("this machine lacks something that sandboxes need; mend it as said above and run setup again");
         return Ok(ExitCode::FAILURE);
     }

@@ -7,11 +7,17 @@ use infield_client::RemoteRunner;
 use infield_control::{App, ControlConfig};
 use infield_engine::{
     EngineConfig,
+    doctor::DoctorConfig,
     image::{RegistriesConfig, Store as Images},
 };
 use infield_gateway::{Gateway, GatewayConfig};
 use infield_store::Store;
-use std::{borrow::Cow, net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{
+    borrow::Cow,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// The in-sandbox agent, made by this crate's build script.
 pub const AGENT: &[u8] = include_bytes!(env!("INFIELD_AGENT"));
@@ -56,7 +62,7 @@ impl Api {
 /// What the engine of this host is told.
 pub fn engine(host: &HostArgs, socket_group: Option<u32>) -> Result<EngineConfig> {
     let mut config = EngineConfig::new(Paths::new(&host.data.data_dir).data, Cow::Borrowed(AGENT));
-    config.image_dir = host.image_dir.clone();
+    config.image_dir = Some(image_dir(host));
     config.socket_group = socket_group;
     if let Some(subnet) = &host.subnet {
         config.subnet = parse_subnet(subnet)?;
@@ -65,6 +71,12 @@ pub fn engine(host: &HostArgs, socket_group: Option<u32>) -> Result<EngineConfig
         config.slots_ready = slots as usize;
     }
     Ok(config)
+}
+
+/// The same settings for the doctor.
+pub fn doctor(host: &HostArgs, listen: SocketAddr) -> Result<DoctorConfig> {
+    let EngineConfig { data_dir, subnet, .. } = engine(host, None)?;
+    Ok(DoctorConfig { data_dir, subnet, listen })
 }
 
 /// The image store of this host, for commands that work without a server.
@@ -80,7 +92,10 @@ pub fn registries(host: &HostArgs) -> Result<RegistriesConfig> {
 }
 
 fn image_dir(host: &HostArgs) -> PathBuf {
-    host.image_dir.clone().unwrap_or_else(|| Paths::new(&host.data.data_dir).data.join("images"))
+    match &host.image_dir {
+        Some(folder) => Paths::new(folder).data,
+        None => Paths::new(&host.data.data_dir).data.join("images"),
+    }
 }
 
 fn parse_subnet(text: &str) -> Result<(Ipv4Addr, u8)> {

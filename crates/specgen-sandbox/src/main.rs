@@ -14,14 +14,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    Hands(specgen_sandbox::Command),
+    Hands(Box<specgen_sandbox::Command>),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Hands(command) => specgen_sandbox::run(command),
+        Command::Hands(command) => specgen_sandbox::run(*command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "specgen-sandbox", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -21,13 +21,16 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-pub fn main(args: ServeArgs) -> Result<()> {
+pub fn main(mut args: ServeArgs) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!(
             "infield serve needs root to make sandboxes; run it with sudo (the API itself drops to an ordinary user)"
         );
     }
+    // The children work in `/`, so they are told absolute paths.
     let paths = Paths::new(&args.host.data.data_dir);
+    args.host.data.data_dir = paths.data.clone();
+    args.host.image_dir = args.host.image_dir.map(|folder| Paths::new(&folder).data);
     let owner = paths::api_owner(args.user.as_deref())?;
     std::fs::create_dir_all(&paths.data).with_context(|| format!("cannot create {}", paths.data.display()))?;
     let _lock = lock(&paths)?;

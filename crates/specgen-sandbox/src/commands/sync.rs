@@ -15,7 +15,7 @@ use crate::{
 use clap::Args;
 use infield_client::{
     ClientError, Toolbox,
-    dto::{GitCredentials, Sandbox},
+    dto::{Execute, Sandbox},
     toolbox::Commit,
 };
 use serde_json::json;
@@ -89,7 +89,13 @@ async fn sync(args: &Sync, sandbox: &Sandbox, toolbox: &Toolbox, path: &str) -> 
     if let Some(origin) = &origin {
         origin.refresh(&branch).await?;
     }
-    push(toolbox, path, &branch, args.credentials.read().as_ref()).await.map_err(|e| push_failed(e, &conflict))?;
+    let pushed = toolbox.git_push(path, &branch, args.credentials.read().as_ref()).await;
+    if let Err(failure) = pushed.map_err(|e| push_failed(e, &conflict)) {
+        if failure.row == SYNC_CONFLICT {
+            prepare_pull(args, toolbox, path, &branch).await;
+        }
+        return Err(failure);
+    }
     let home = match &origin {
         Some(origin) => Some(origin.bring_home(&branch).await?.map_err(conflict)?),
         None => None,
@@ -122,19 +128,34 @@ async fn target_branch(
 async fn commit(args: &Sync, sandbox: &Sandbox, toolbox: &Toolbox, path: &str) -> Result<String, Failure> {
     toolbox.git_add_all(path).await?;
     let message = args.message.clone().unwrap_or_else(|| format!("Sync from sandbox {}", sandbox.name));
-    let author = repo::git::identity(args.author.as_deref(), "GIT_AUTHOR_NAME", "user.name", "specgen-sandbox").await;
-    let email =
-        repo::git::identity(args.email.as_deref(), "GIT_AUTHOR_EMAIL", "user.email", "specgen-sandbox@localhost").await;
+    let (author, email) = identity(args).await;
     Ok(toolbox.git_commit(path, &Commit { message: &message, author: &author, email: &email }).await?)
 }
 
-async fn push(
-    toolbox: &Toolbox,
-    path: &str,
-    branch: &str,
-    credentials: Option<&GitCredentials>,
-) -> Result<(), ClientError> {
-    toolbox.git_push(path, branch, credentials).await
+/// Lets a plain `git pull --rebase` work in the sandbox: it needs to know who commits and which branch to follow.
+async fn prepare_pull(args: &Sync, toolbox: &Toolbox, path: &str, branch: &str) {
+    let (name, email) = identity(args).await;
+    let command = r#"
+        git config user.name >/dev/null || git config user.name "$SYNC_NAME"
+        git config user.email >/dev/null || git config user.email "$SYNC_EMAIL"
+        git config "branch.$SYNC_BRANCH.remote" origin
+        git config "branch.$SYNC_BRANCH.merge" "refs/heads/$SYNC_BRANCH"
+    "#;
+    let envs = [("SYNC_NAME", name), ("SYNC_EMAIL", email), ("SYNC_BRANCH", branch.to_owned())];
+    let command = Execute {
+        command: command.to_owned(),
+        cwd: Some(path.to_owned()),
+        envs: envs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        timeout: Some(30),
+    };
+    // An image without git cannot pull either; what failed was the push.
+    let _ = toolbox.execute(&command).await;
+}
+
+async fn identity(args: &Sync) -> (String, String) {
+    let name = repo::git::identity(args.author.as_deref(), "GIT_AUTHOR_NAME", "user.name", "specgen-sandbox").await;
+    let email = args.email.as_deref();
+    (name, repo::git::identity(email, "GIT_AUTHOR_EMAIL", "user.email", "specgen-sandbox@localhost").await)
 }
 
 fn push_failed(error: ClientError, conflict: &impl Fn(String) -> Failure) -> Failure {
@@ -155,7 +176,7 @@ fn push_failed(error: ClientError, conflict: &impl Fn(String) -> Failure) -> Fai
 
 fn conflict(id: &str, branch: &str, detail: String) -> Failure {
     Failure::detailed(SYNC_CONFLICT, format!("{detail}; the commit is kept in the sandbox"))
-        .next(format!("exec --id {id} --cmd \"git pull --rebase origin {branch}\", then sync again"))
+        .next(format!("exec --id {id} --cmd \"git pull --rebase origin {branch}\", then the same sync again"))
 }
 
 /// The folder on this machine that the sandbox was spun from.
