@@ -432,6 +432,25 @@ fn a_restart_keeps_live_sandboxes_and_a_flush_is_repaired() {
 }
 
 #[test]
+fn a_host_full_of_sandboxes_restarts() {
+    const SLOTS: u32 = 16_384;
+    let world = World::new();
+    let net = world.open("tstg", [10, 66, 0, 0]);
+    let elements: Vec<_> = (0..SLOTS).map(|slot| format!("\"iftstgv{slot}\" . {}", net.address(slot))).collect();
+    let file = std::env::temp_dir().join(format!("infield-net-{}.nft", std::process::id()));
+    fs::write(&file, format!("add element inet infield_tstg slots {{ {} }}", elements.join(","))).unwrap();
+    world.on_host(|| run("nft", &format!("-f {}", file.display())));
+    fs::remove_file(&file).unwrap();
+    drop(net);
+    let net = world.open("tstg", [10, 66, 0, 0]);
+    world.on_host(|| run("nft", "flush ruleset"));
+    world.on_host(|| net.ensure_host_rules()).unwrap();
+    let set = world.on_host(|| output("nft", "list set inet infield_tstg slots"));
+    assert_eq!(set.matches("iftstgv").count(), SLOTS as usize);
+    assert_eq!(net.sweep(&HashSet::from([7])).unwrap(), SLOTS as usize - 1);
+}
+
+#[test]
 fn taken_subnets_and_bad_settings_are_explained() {
     let world = World::new();
     world.on_host(|| ip("route add 10.66.7.0/24 via 203.0.113.2"));

@@ -34,6 +34,8 @@ const ERROR_ATTR_MSG: u16 = 1;
 const RECEIVE_BYTES: usize = 64 << 10;
 /// Acknowledgements of one large batch wait here until we read them.
 const KERNEL_RECEIVE_BUFFER_BYTES: libc::c_int = 4 << 20;
+/// A batch is sent whole or not at all; tens of thousands of set elements fit.
+const KERNEL_SEND_BUFFER_BYTES: libc::c_int = 16 << 20;
 /// A dump that other people's changes keep interrupting is tried this often.
 const DUMP_TRIES_MAX: u32 = 8;
 const DUMP_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -234,6 +236,8 @@ impl Socket {
         set_option(&fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, &1i32)?;
         set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &KERNEL_RECEIVE_BUFFER_BYTES)
             .or_else(|_| set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &KERNEL_RECEIVE_BUFFER_BYTES))?;
+        set_option(&fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &KERNEL_SEND_BUFFER_BYTES)
+            .or_else(|_| set_option(&fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &KERNEL_SEND_BUFFER_BYTES))?;
         let wait = libc::timeval { tv_sec: DUMP_WAIT_MAX.as_secs() as libc::time_t, tv_usec: 0 };
         set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &wait)?;
         Ok(Self { fd, seq: 1, buffer: vec![0; RECEIVE_BYTES] })

@@ -98,6 +98,16 @@ fn neighbours(config: &DoctorConfig) -> Vec<Check> {
             format!("firewall-cmd --permanent --zone=trusted --add-source={subnet} && firewall-cmd --reload"),
         ));
     }
+    if let Some((table, chain)) = found.closed.first() {
+        checks.push(warn(
+            "nftables",
+            format!("chain {chain} of table inet {table} drops forwarded packets it does not know"),
+            format!(
+                "nft insert rule inet {table} {chain} iifname 'if*' accept && \
+                 nft insert rule inet {table} {chain} oifname 'if*' accept, also in its configuration file"
+            ),
+        ));
+    }
     if checks.is_empty() {
         checks.push(ok(NAME, "none that filters forwarded packets"));
     }

@@ -398,6 +398,8 @@ pub(crate) struct Neighbours {
     pub forward_chain: Option<String>,
     pub legacy_iptables: bool,
     pub firewalld: bool,
+    /// (table, chain) of the family inet that drop forwarded packets they do not know.
+    pub closed: Vec<(String, String)>,
 }
 
 impl Neighbours {
@@ -409,6 +411,7 @@ impl Neighbours {
             forward_chain: docker::target(&mut socket)?,
             legacy_iptables: legacy.lines().any(|table| table == "filter"),
             firewalld: chains.iter().any(|c| c.table == "firewalld"),
+            closed: chains.into_iter().filter(|c| c.forward && c.policy_drop).map(|c| (c.table, c.name)).collect(),
         })
     }
 }

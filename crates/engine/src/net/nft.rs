@@ -49,6 +49,7 @@ pub struct Hook {
     pub priority: i32,
 }
 
+pub const HOOK_FORWARD: u32 = 2;
 pub const SET_INTERVAL: u32 = 4;
 /// Types are for `nft list` only; a concatenation is its parts shifted together by 6 bits.
 pub const TYPE_ADDRESS: u32 = 7;
@@ -404,6 +405,8 @@ pub struct FoundChain {
     pub name: String,
     /// The base chain drops what no rule accepts.
     pub policy_drop: bool,
+    /// It sees forwarded packets.
+    pub forward: bool,
 }
 
 fn dump(
@@ -432,6 +435,8 @@ pub fn chains(socket: &mut Socket, family: Family) -> Result<Vec<FoundChain>, Ne
                 table: text(a.find_kind(1)?),
                 name: text(a.find_kind(3)?),
                 policy_drop: a.find_kind(5) == Some(&[0; 4]),
+                forward: a.find_kind(4).and_then(|h| Attributes::new(h).find_kind(1))
+                    == Some(&HOOK_FORWARD.to_be_bytes()),
             })
         })
         .collect())

@@ -26,7 +26,7 @@ pub const LINK_PREFIX: &str = "if";
 /// Filters before any address translation, so that a port the host publishes by rewriting is still the host's.
 const PREROUTING: Hook = Hook { kind: "filter", number: 0, priority: -150 };
 const INPUT: Hook = Hook { kind: "filter", number: 1, priority: -10 };
-const FORWARD: Hook = Hook { kind: "filter", number: 2, priority: -10 };
+const FORWARD: Hook = Hook { kind: "filter", number: nft::HOOK_FORWARD, priority: -10 };
 const POSTROUTING: Hook = Hook { kind: "nat", number: 4, priority: 100 };
 
 const TCP: u8 = 6;
