@@ -97,6 +97,12 @@ pub fn tables(tag: &str) -> Vec<String> {
     process::text(&output.stdout).lines().filter(|line| line.ends_with(&name)).map(str::to_owned).collect()
 }
 
+/// The route by which a server claims its address range, which sandboxes' own routes lie below.
+pub fn routes(subnet: &str) -> Vec<String> {
+    let output = Command::new("ip").args(["-4", "route", "show", "root", subnet]).output().unwrap();
+    process::text(&output.stdout).lines().map(|line| line.trim().to_owned()).collect()
+}
+
 /// Bytes and files below a folder.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()

@@ -65,8 +65,6 @@ impl World {
         let mut world =
             Self { data_dir, port, tag: String::new(), key: String::new(), folder, server, subnet, options };
         world.wait_ready();
-        world.tag = std::fs::read_to_string(world.data_dir.join("instance")).unwrap().trim().to_owned();
-        world.key = std::fs::read_to_string(world.data_dir.join("admin.key")).unwrap().trim().to_owned();
         world
     }
 
@@ -195,17 +193,21 @@ impl World {
 
     /// Waits until the API answers and can reach its runner.
     pub fn wait_ready(&mut self) {
-        let health = format!("http://127.0.0.1:{}", self.port);
-        let api = Api::new(health, None);
-        let log = self.log();
+        let (log, url) = (self.log(), self.url());
+        let file = |name: &str| {
+            let text = std::fs::read_to_string(self.data_dir.join(name)).unwrap_or_default();
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
         let server = &mut self.server;
-        eventually("the server answers", START_MAX, || {
+        let (tag, key) = eventually("the server answers", START_MAX, || {
             if let Some(status) = server.try_wait().unwrap() {
                 panic!("the server ended with {status}:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
             }
-            let ready = |path: &str| api.try_call("GET", path, None).is_ok_and(|reply| reply.status == 200);
-            (ready("/api/health") && ready("/api/config")).then_some(())
+            let (tag, key) = (file("instance")?, file("admin.key")?);
+            let ready = Api::new(&url, Some(&key)).try_call("GET", "/health/ready", None);
+            ready.is_ok_and(|reply| reply.status == 200).then_some((tag, key))
         });
+        (self.tag, self.key) = (tag, key);
     }
 
     /// Where the server writes what it has to say.
@@ -215,7 +217,9 @@ impl World {
 
     /// What the server holds in the kernel now.
     pub fn footprint(&self) -> BTreeSet<String> {
-        footprint::of(&self.data_dir, &self.tag)
+        let mut found = footprint::of(&self.data_dir, &self.tag);
+        found.extend(footprint::routes(&self.subnet.cidr()).into_iter().map(|route| format!("route {route}")));
+        found
     }
 
     /// Ends the server in an orderly way and returns what is left of it.
@@ -295,6 +299,10 @@ impl World {
         }
         for link in footprint::links(&self.tag) {
             let _ = Command::new("ip").args(["link", "del", &link]).status();
+        }
+        for route in footprint::routes(&self.subnet.cidr()) {
+            let words = route.split_whitespace().take_while(|word| *word != "proto");
+            let _ = Command::new("ip").args(["route", "del"]).args(words).status();
         }
         for table in footprint::tables(&self.tag) {
             let words: Vec<&str> = table.split_whitespace().collect();

@@ -34,7 +34,8 @@ class Internet:
 
     def __init__(self):
         self.number, self.lock = self._claim()
-        self.name = f"ifgit{self.number}"
+        # Not "if…": so the links of sandboxes are named, and one sandbox may not reach another.
+        self.name = f"gitnet{self.number}"
         self.outside, self.inside = f"198.18.{self.number}.1", f"198.18.{self.number}.2"
         self.close()
         run("ip", "netns", "add", self.name)
