@@ -77,6 +77,7 @@ pub fn build_base_image(store: &Store, options: &SetupOptions, progress: &dyn Pr
     }
     check_options(options)?;
     check_tools(options, progress)?;
+    let config = config(recipe)?;
     // Swept with everything else in the store's temporary directory, should this process be killed.
     let scratch = store.scratch()?;
     let (mut child, stdout) = spawn(options, scratch.dir())?;
@@ -86,19 +87,19 @@ pub fn build_base_image(store: &Store, options: &SetupOptions, progress: &dyn Pr
         scope.spawn(|| stderr.into_iter().for_each(|stderr| follow(stderr, &log, progress)));
         let output = Output { stdout, child: &mut child };
         // mmdebstrap tells phases of its own; the archive's bytes would only disturb them.
-        store.import_tar(output, &options.reference, &config(recipe)?, &Silent)
-    });
-    match imported {
-        Ok(image) => Ok(image),
-        Err(error) => {
-            // Its output has no reader any more.
+        let imported = store.import_tar(output, &options.reference, &config, &Silent);
+        if imported.is_err() {
+            // Its output has no reader any more, and the log ends only with it.
             let _ = child.kill();
             let _ = child.wait();
-            let log = log.lock().unwrap_or_else(PoisonError::into_inner);
-            let log: Vec<_> = log.iter().map(String::as_str).collect();
-            Err(setup_error(format!("cannot build {}: {}\n{}", options.reference, with_source(&error), log.join("\n"))))
         }
-    }
+        imported
+    });
+    imported.map_err(|error| {
+        let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        let log: Vec<_> = log.iter().map(String::as_str).collect();
+        setup_error(format!("cannot build {}: {}\n{}", options.reference, with_source(&error), log.join("\n")))
+    })
 }
 
 /// Packages of the recipe and of the caller.

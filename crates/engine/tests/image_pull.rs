@@ -272,7 +272,7 @@ fn what_does_not_match_its_digest_is_refused_and_nothing_is_kept() {
             ImageError::Digest { expected, .. } => assert_eq!(*expected, forged),
             // docker-registry itself notices a forged manifest.
             _ => assert!(
-                part == "manifest" && matches!(error, ImageError::Registry { .. } | ImageError::NotInRegistry { .. }),
+                part == "manifest" && !matches!(error, ImageError::Refused { .. } | ImageError::Io { .. }),
                 "{part}: {error}"
             ),
         }
@@ -396,9 +396,25 @@ fn an_endless_answer_is_cut_off() {
 /// A self-signed certificate for 127.0.0.1 and its key.
 fn certificate(scratch: &Scratch, name: &str) -> (PathBuf, PathBuf) {
     let (key, certificate) = (scratch.path(&format!("{name}.key")), scratch.path(&format!("{name}.pem")));
+    let config = scratch.path("openssl.conf");
+    let text = "[req]\ndistinguished_name = dn\nx509_extensions = ext\nprompt = no\n[dn]\nCN = 127.0.0.1\n\
+                [ext]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical, CA:FALSE\n";
+    fs::write(&config, text).unwrap();
     let made = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-config",
+        ])
+        .arg(&config)
+        .arg("-keyout")
         .arg(&key)
         .arg("-out")
         .arg(&certificate)

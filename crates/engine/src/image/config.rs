@@ -69,6 +69,9 @@ impl Document {
         let unusable = |why: String| ImageError::Config { why };
         let document: Document = serde_json::from_slice(bytes).map_err(|error| unusable(error.to_string()))?;
         let diff_ids = &document.rootfs.diff_ids;
+        if diff_ids.is_empty() {
+            return Err(unusable("it has no layers, so there is nothing to run".into()));
+        }
         if diff_ids.len() > LAYERS_MAX {
             return Err(unusable(format!("{} layers, more than {LAYERS_MAX}", diff_ids.len())));
         }

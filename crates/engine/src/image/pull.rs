@@ -208,13 +208,7 @@ impl Pull<'_> {
 
     /// Goes on where the file ends; from the start when the registry cannot.
     async fn download_on(&self, layer: &Descriptor, download: &mut Download) -> Result<()> {
-        let answer = self.registry.blob(&layer.digest, download.got).await?;
-        if answer.status().is_server_error() {
-            let why = format!("HTTP status {}", answer.status());
-            let (reference, registry) = (self.reference.to_string(), self.registry.host().to_string());
-            return Err(ImageError::Unreachable { reference, registry, why });
-        }
-        let mut answer = self.registry.usable(answer)?;
+        let mut answer = self.registry.usable(self.registry.blob(&layer.digest, download.got).await?)?;
         let range = answer.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
         let resumed = answer.status() == StatusCode::PARTIAL_CONTENT
             && range.is_some_and(|range| range.starts_with(&format!("bytes {}-", download.got)));

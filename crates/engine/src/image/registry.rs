@@ -120,19 +120,19 @@ impl Registry {
                 Err(ImageError::NotInRegistry { reference: self.shown.clone(), registry: self.endpoint.host.clone() })
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.unauthorized()),
-            StatusCode::TOO_MANY_REQUESTS => {
-                Err(self.nonsense("too many requests; wait, log in, or configure a mirror".into()))
-            }
+            StatusCode::TOO_MANY_REQUESTS => Err(self.unavailable("too many requests; wait or log in".into())),
+            status if status.is_server_error() => Err(self.unavailable(format!("HTTP status {status}"))),
             status => Err(self.nonsense(format!("HTTP status {status}"))),
         }
     }
 
     pub fn unreachable(&self, error: &reqwest::Error) -> ImageError {
-        ImageError::Unreachable {
-            reference: self.shown.clone(),
-            registry: self.endpoint.host.clone(),
-            why: explain(error, self.endpoint.plain_http),
-        }
+        self.unavailable(explain(error, self.endpoint.plain_http))
+    }
+
+    /// Worth another try, or another registry.
+    fn unavailable(&self, why: String) -> ImageError {
+        ImageError::Unreachable { reference: self.shown.clone(), registry: self.endpoint.host.clone(), why }
     }
 
     pub fn nonsense(&self, why: String) -> ImageError {

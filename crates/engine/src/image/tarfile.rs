@@ -8,6 +8,8 @@ use std::io::{self, Read};
 pub const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 /// Extended headers before one member.
 const EXTENSION_COUNT_MAX: usize = 16;
+/// Length of one member; what is larger is a forged header, and sums of such lengths would overflow.
+const MEMBER_BYTES_MAX: u64 = 1 << 50;
 /// Pieces of one sparse file.
 pub const SPARSE_PIECES_MAX: usize = 1 << 16;
 
@@ -84,8 +86,11 @@ impl<R: Read> TarReader<R> {
     fn member(&mut self, header: Header, pax: Pax, name: Option<Vec<u8>>, link: Option<Vec<u8>>) -> io::Result<Member> {
         let stored = pax.size.unwrap_or(header.size);
         let has_data = matches!(header.kind, 0 | b'0' | b'7' | b'S');
+        if stored > MEMBER_BYTES_MAX {
+            return Err(bad("a member claims an impossible length"));
+        }
         self.left = if has_data { stored } else { 0 };
-        // Links and directories may carry a size that means nothing; only a PAX size moves data, and none follows those.
+        // Links and directories may carry a size that means nothing: no data follows them.
         self.padding = padding(self.left);
         let mut member = Member {
             path: pax.path.or(name).unwrap_or(header.path),

@@ -304,6 +304,22 @@ mod tests {
     }
 
     #[test]
+    fn an_impossible_length_is_refused() {
+        for record in ["29 size=18446744073709551615\n", "28 size=9223372036854775807\n"] {
+            let mut header = vec![b'0'; BLOCK];
+            (header[135], header[156]) = (b' ', b'x');
+            header[124..135].copy_from_slice(format!("{:011o}", record.len()).as_bytes());
+            let mut archive = summed(header.clone());
+            archive.extend(record.as_bytes());
+            archive.resize(2 * BLOCK, 0);
+            header[156] = b'0';
+            archive.extend(summed(header));
+            let mut reader = TarReader::new(&archive[..]);
+            assert!(reader.next_member().unwrap_err().to_string().contains("impossible length"));
+        }
+    }
+
+    #[test]
     fn numbers_in_every_notation() {
         for (field, value) in [
             (&b"0000644\0"[..], Some(0o644)),
