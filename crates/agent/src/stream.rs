@@ -33,6 +33,8 @@ const OUTPUT_MESSAGE_BYTES_MAX: usize = 64 << 10;
 const DRAIN_SECONDS_MAX: u64 = 30;
 /// Between SIGHUP and SIGKILL when the client is gone.
 const HANGUP_GRACE_SECONDS: u64 = 2;
+/// For the client to answer our closing.
+const FAREWELL_SECONDS_MAX: u64 = 5;
 
 pub async fn execute_stream(State(agent): State<Shared>, upgrade: WebSocketUpgrade) -> Response {
     // A client that offers subprotocols needs one of them back; which one means nothing here.
@@ -55,8 +57,15 @@ async fn session(agent: Shared, mut socket: WebSocket) {
         Err(no_start) => {
             let _ = sink.send(Message::Binary(tagged(STREAM_STDERR, no_start.text.as_bytes()))).await;
             finish(sink, no_start.code).await;
+            farewell(source).await;
         }
     }
+}
+
+/// Reads on until the client has closed too: a socket closed on unread data would throw away what we sent last.
+async fn farewell<S: StreamExt + Unpin>(mut source: S) {
+    let reading = async { while source.next().await.is_some() {} };
+    let _ = timeout(Duration::from_secs(FAREWELL_SECONDS_MAX), reading).await;
 }
 
 async fn first_message(agent: &Shared, socket: &mut WebSocket) -> Result<(Line, Stdin), Option<Failure>> {
@@ -81,6 +90,7 @@ async fn refuse(mut socket: WebSocket, why: &str) {
         reason.pop();
     }
     let _ = socket.send(Message::Close(Some(CloseFrame { code: close_code::POLICY, reason: reason.into() }))).await;
+    farewell(socket).await;
 }
 
 /// What the client's messages ask of the child's owner.
@@ -97,7 +107,7 @@ async fn drive(
 ) {
     let (messages, mut outgoing) = mpsc::channel::<Message>(OUTPUT_MESSAGES_MAX);
     let (wishes, mut wished) = mpsc::channel(OUTPUT_MESSAGES_MAX);
-    let reader = tokio::spawn(listen(source, child.input.take(), wishes));
+    let mut reader = tokio::spawn(listen(source, child.input.take(), wishes));
     let writer = tokio::spawn(async move {
         while let Some(message) = outgoing.recv().await {
             if sink.send(message).await.is_err() {
@@ -111,6 +121,8 @@ async fn drive(
         Some(exit) => {
             if let Ok(Some(sink)) = writer.await {
                 finish(sink, exit.code()).await;
+                drop(wished);
+                let _ = timeout(Duration::from_secs(FAREWELL_SECONDS_MAX), &mut reader).await;
             }
         }
         None => {
@@ -142,6 +154,10 @@ async fn follow(
     tokio::pin!(drained);
     loop {
         if let (Some(exit), false, true) = (ended, out_open || err_open, waiting.is_none()) {
+            let text = notice.text(child.pid, exit);
+            if !text.is_empty() {
+                messages.send(Message::Binary(tagged(STREAM_STDERR, &text))).await.ok()?;
+            }
             return Some(exit);
         }
         let ready = waiting.is_none();
@@ -159,18 +175,13 @@ async fn follow(
                 _ => return None,
             },
             exit = &mut child.exit, if ended.is_none() => {
-                let exit = exit.unwrap_or(Exit::Code(-1));
-                ended = Some(exit);
+                ended = Some(exit.unwrap_or(Exit::Code(-1)));
                 drained.as_mut().reset(Instant::now() + Duration::from_secs(DRAIN_SECONDS_MAX));
-                let text = notice.text(child.pid, exit);
-                if !text.is_empty() && messages.send(Message::Binary(tagged(STREAM_STDERR, &text))).await.is_err() {
-                    return None;
-                }
             },
             wish = wished.recv() => match wish {
                 Some(Wish::Signal(signal)) if ended.is_none() && child.exit.is_empty() => signal_group(child.pid, signal),
                 Some(Wish::Signal(_)) => {}
-                Some(Wish::Gone) | None => return ended.filter(|_| false),
+                Some(Wish::Gone) | None => return None,
             },
             () = &mut drained, if ended.is_some() => (out_open, err_open) = (false, false),
         }
