@@ -391,9 +391,12 @@ fn a_host_that_drops_forwarded_packets_lets_sandboxes_through() {
 
 #[test]
 fn a_restart_keeps_live_sandboxes_and_a_flush_is_repaired() {
+    const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
     let world = World::new();
+    world.on_host(|| fs::write(IP_FORWARD, "0")).unwrap();
     let net = world.open("tst5", [10, 66, 0, 0]);
-    assert!(net.forwarding_was_off() || world.on_host(|| fs::read_to_string("/proc/sys/net/ipv4/ip_forward")).is_ok());
+    assert!(net.forwarding_was_off());
+    assert_eq!(world.on_host(|| fs::read_to_string(IP_FORWARD)).unwrap().trim(), "1");
     let (one, two) = (plug(&world, &net, 1), plug(&world, &net, 2));
     let internet = format!("{INTERNET}:80");
     drop(net);
@@ -407,14 +410,20 @@ fn a_restart_keeps_live_sandboxes_and_a_flush_is_repaired() {
     assert!(silent(&one, &format!("{HOST}:8080")));
 
     world.on_host(|| run("nft", "flush ruleset"));
+    let three = plug(&world, &net, 3);
+    assert!(reach(&one, &internet).is_some() && reach(&three, &internet).is_some(), "a new slot brings the rules back");
+    assert!(silent(&three, &format!("{HOST}:8080")));
+    world.on_host(|| run("nft", "flush ruleset"));
     let net = {
-        drop(net);
+        drop((net, three));
         world.open("tst5", [10, 66, 0, 0])
     };
     assert!(silent(&one, &internet), "who came back without rules is blocked until told otherwise");
     net.set_blocked(1, false).unwrap();
     assert!(reach(&one, &internet).is_some());
 
+    net.unplug(3).unwrap();
+    eventually("slot 3 goes with its namespace", || world.links("iftst5v3").is_empty());
     assert_eq!(net.sweep(&HashSet::from([1])).unwrap(), 1, "slot 2 goes");
     assert_eq!(world.links("iftst5v"), ["iftst5v1"]);
     assert!(silent(&two, &internet));

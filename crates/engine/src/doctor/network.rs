@@ -101,10 +101,10 @@ fn neighbours(config: &DoctorConfig) -> Vec<Check> {
     if let Some((table, chain)) = found.closed.first() {
         checks.push(warn(
             "nftables",
-            format!("chain {chain} of table inet {table} drops forwarded packets it does not know"),
+            format!("chain {chain} of table {table} drops forwarded packets it does not know"),
             format!(
-                "nft insert rule inet {table} {chain} iifname 'if*' accept && \
-                 nft insert rule inet {table} {chain} oifname 'if*' accept, also in its configuration file"
+                "nft insert rule {table} {chain} iifname 'if*' accept && \
+                 nft insert rule {table} {chain} oifname 'if*' accept, also in its configuration file"
             ),
         ));
     }

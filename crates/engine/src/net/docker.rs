@@ -11,7 +11,8 @@ use super::{
 };
 use infield_sys::netlink::Socket;
 
-const TABLE: &str = "filter";
+/// Of the family ip: where iptables-nft keeps its rules.
+pub const TABLE: &str = "filter";
 const RULES_PER_SERVER: usize = 2;
 
 /// Makes the accept rules exist where they are needed. Cheap when they do.

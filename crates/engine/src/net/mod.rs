@@ -195,9 +195,13 @@ impl Net {
         let mut change = nft::Change::new(nft::Family::Inet, &self.table);
         change.add_elements("slots", &key);
         change.add_elements("egress", &key);
-        change.commit(&mut state.nft).map_err(failed("let it through the packet rules"))?;
-        state.slots.insert(slot, false);
-        Ok(())
+        let done = change.commit(&mut state.nft);
+        state.slots.insert(slot, false); // a failure from here on is undone by the caller
+        match done {
+            // Someone flushed the rules a moment ago: no slot runs without them.
+            Err(e) if e.errno() == Some(ENOENT) => self.rule_set(&state).install(&mut open_nft()?),
+            other => other.map_err(failed("let it through the packet rules")),
+        }
     }
 
     fn plug_inside(&self, slot: u32, netns: BorrowedFd<'_>) -> Result<(), NetError> {
@@ -398,20 +402,25 @@ pub(crate) struct Neighbours {
     pub forward_chain: Option<String>,
     pub legacy_iptables: bool,
     pub firewalld: bool,
-    /// (table, chain) of the family inet that drop forwarded packets they do not know.
+    /// (family and table, chain) of other programs that drop forwarded packets they do not know.
     pub closed: Vec<(String, String)>,
 }
 
 impl Neighbours {
     pub(crate) fn find() -> Result<Self, NetError> {
         let mut socket = open_nft()?;
-        let chains = nft::chains(&mut socket, nft::Family::Inet).map_err(NetError::kernel("list nftables chains"))?;
+        let mut chains = |family| nft::chains(&mut socket, family).map_err(NetError::kernel("list nftables chains"));
+        let (inet, ip) = (chains(nft::Family::Inet)?, chains(nft::Family::Ip)?);
+        let drops = |c: &nft::FoundChain| c.forward && c.policy_drop;
+        let closed = inet.iter().filter(|c| drops(c)).map(|c| (format!("inet {}", c.table), c.name.clone()));
+        let ip = ip.iter().filter(|c| drops(c) && c.table != docker::TABLE);
+        let closed = closed.chain(ip.map(|c| (format!("ip {}", c.table), c.name.clone()))).collect();
         let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
         Ok(Self {
             forward_chain: docker::target(&mut socket)?,
             legacy_iptables: legacy.lines().any(|table| table == "filter"),
-            firewalld: chains.iter().any(|c| c.table == "firewalld"),
-            closed: chains.into_iter().filter(|c| c.forward && c.policy_drop).map(|c| (c.table, c.name)).collect(),
+            firewalld: inet.iter().any(|c| c.table == "firewalld"),
+            closed,
         })
     }
 }
