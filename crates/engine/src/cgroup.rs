@@ -196,6 +196,13 @@ impl Cgroups {
         Ok(files)
     }
 
+    /// Whether the groups of a slot are still there: host tools that tidy up empty groups exist.
+    pub(crate) fn intact(&self, slot: u32) -> bool {
+        let name = slot_name(slot);
+        self.user_roots().iter().all(|root| root.join(&name).join(USER).exists())
+            && self.roots().iter().all(|root| root.join(&name).exists())
+    }
+
     fn join_file(&self) -> &'static str {
         match self.base {
             // `tasks` moves only the writing thread, which is what a single-threaded child wants, and is much cheaper.
@@ -274,8 +281,12 @@ impl Cgroups {
         let name = slot_name(slot);
         for root in self.roots() {
             let dir = root.join(&name);
-            remove(&dir.join(USER))?;
-            remove(&dir.join(AGENT))?;
+            if self.user_roots().contains(root) {
+                remove(&dir.join(USER))?;
+            }
+            if matches!(self.base, Hierarchies::V2(_)) {
+                remove(&dir.join(AGENT))?;
+            }
             remove(&dir)?;
         }
         Ok(())
@@ -298,10 +309,13 @@ fn slot_name(slot: u32) -> String {
 }
 
 fn make(dir: &Path) -> Result<()> {
-    match fs::create_dir(dir) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(failed(dir, "make the control group")(e)),
-        _ => Ok(()),
-    }
+    let made = match fs::create_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // The server's own group was empty for a moment and somebody tidied it away.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir),
+        other => other,
+    };
+    made.map_err(failed(dir, "make the control group"))
 }
 
 fn remove(dir: &Path) -> Result<()> {
@@ -436,9 +450,11 @@ mod tests {
         cgroups.limit(3, Limits { cpu_cores: 2, memory_bytes: 512 << 20 }).unwrap();
         cgroups.limit(3, Limits { cpu_cores: 1, memory_bytes: 64 << 20 }).unwrap();
         assert!(cgroups.processes(3, true).is_empty());
+        assert!(cgroups.intact(3));
         drop(files);
         cgroups.remove(3).unwrap();
         cgroups.remove(3).unwrap();
+        assert!(!cgroups.intact(3));
         assert!(cgroups.slots().is_empty());
         cgroups.close().unwrap();
     }

@@ -27,11 +27,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Launches beyond this many per zygote wait: more at a time only make each other slower.
 const LAUNCHES_PER_ZYGOTE: usize = 2;
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_POLL: Duration = Duration::from_millis(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Characters of the tag that kernel names carry, so that several servers can share a host.
 const TAG_HEX_DIGITS: usize = 4;
@@ -207,7 +209,8 @@ impl Engine {
         let records = Records::open(config.data_dir.join("sandboxes"))?;
         let boot_id = crate::record::boot_id()?;
         let found = recover::recover(&config, &records, &parts, &disk, &boot_id)?;
-        let used: BTreeSet<u32> = found.entries.iter().filter_map(|e| Some(e.live.as_ref()?.process.slot)).collect();
+        let live = found.entries.iter().filter_map(|e| Some(e.live.as_ref()?.process.slot));
+        let used: BTreeSet<u32> = live.chain(found.stuck).collect();
         let slots = Slots::open(parts, used, config.slots_ready);
         let launches = Semaphore::new(config.zygotes.max(1) * LAUNCHES_PER_ZYGOTE);
         let runtime = tokio::runtime::Handle::current();
@@ -239,14 +242,24 @@ impl Engine {
     /// Takes down the slots made ahead. Sandboxes go on; whoever opens the data directory next adopts them.
     pub fn close(&self) {
         self.0.slots.close();
-        let none_live = self.0.all().iter().all(|s| s.entry().live.is_none());
-        if none_live {
-            if let Err(error) = self.0.slots.parts.net.close() {
-                tracing::warn!(error = chain(&error), "network rules could not be removed");
+        if self.0.all().iter().any(|s| s.entry().live.is_some()) {
+            return;
+        }
+        let Parts { net, cgroups, .. } = &self.0.slots.parts;
+        // The links go with their namespaces, which the kernel takes down in its own time.
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let closed = loop {
+            match net.close() {
+                Ok(false) if Instant::now() < deadline => std::thread::sleep(CLOSE_POLL),
+                Ok(false) => break net.sweep(&HashSet::new()).and_then(|_| net.close()).map(drop),
+                other => break other.map(drop),
             }
-            if let Err(error) = self.0.slots.parts.cgroups.close() {
-                tracing::debug!(error = chain(&error), "control groups stay for the next start");
-            }
+        };
+        if let Err(error) = closed {
+            tracing::warn!(error = chain(&error), "network rules could not be removed");
+        }
+        if let Err(error) = cgroups.close() {
+            tracing::warn!(error = chain(&error), "control groups stay for the next start");
         }
     }
 
@@ -323,8 +336,8 @@ impl Inner {
         let gone = entry.record.is_none();
         *sandbox.observed.lock().unwrap_or_else(PoisonError::into_inner) = observed;
         if gone {
-            // Somebody may have made a new entry in the meantime: remove only this one.
-            self.table().retain(|_, other| !Arc::ptr_eq(other, sandbox));
+            // The table's and the caller's; more means that another verb waits for this very entry and may fill it again.
+            self.table().retain(|_, other| !Arc::ptr_eq(other, sandbox) || Arc::strong_count(other) > 2);
         }
     }
 

@@ -6,6 +6,7 @@ use infield_api::runner::SandboxSpec;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Fields are only added, with defaults: a newer runner reads the records of an older one.
@@ -77,7 +78,9 @@ pub(crate) struct Records {
 impl Records {
     /// Makes the folder; what a crash left half-written goes.
     pub(crate) fn open(dir: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&dir).map_err(failed(&dir, "make the folder for"))?;
+        // Records hold the sandboxes' environments, and with them secrets.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.map_err(failed(&dir, "make the folder for"))?;
         let records = Self { dir };
         for path in records.files()? {
             if path.extension().is_some_and(|e| e == "tmp") {
@@ -112,7 +115,7 @@ impl Records {
     pub(crate) fn save(&self, record: &Record) -> Result<()> {
         let (path, tmp) = (self.path(record.spec.id, "json"), self.path(record.spec.id, "tmp"));
         let write = || -> io::Result<()> {
-            let mut file = File::options().write(true).create(true).truncate(true).open(&tmp)?;
+            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
             file.write_all(&serde_json::to_vec(record)?)?;
             fs::rename(&tmp, &path)
         };

@@ -17,6 +17,8 @@ use std::sync::Arc;
 /// What [`recover`] found.
 pub(crate) struct Found {
     pub entries: Vec<Entry>,
+    /// Slots whose former processes do not end: not to be given out again.
+    pub stuck: Vec<u32>,
     pub report: Recovery,
 }
 
@@ -29,7 +31,7 @@ pub(crate) fn recover(
     boot_id: &str,
 ) -> Result<Found, EngineError> {
     let (good, bad) = records.load()?;
-    let mut found = Found { entries: Vec::new(), report: Recovery::default() };
+    let mut found = Found { entries: Vec::new(), stuck: Vec::new(), report: Recovery::default() };
     // Files of sandboxes whose record cannot be read are kept: somebody may mend it.
     let mut keep: HashSet<String> = HashSet::new();
     for error in bad {
@@ -48,7 +50,7 @@ pub(crate) fn recover(
         }
     }
     let live: HashSet<u32> = found.entries.iter().filter_map(|e| Some(e.live.as_ref()?.process.slot)).collect();
-    found.report.orphans = sweep(config, parts, disk, &live, &keep)?;
+    sweep(config, parts, disk, (&live, &keep), &mut found);
     Ok(found)
 }
 
@@ -93,7 +95,12 @@ fn settle(
         stop::kill_all(&parts.cgroups, slot);
     }
     if matches!(next, State::Destroying { .. }) {
-        disk.destroy(&id.to_string())?;
+        if let Err(error) = disk.destroy(&id.to_string()) {
+            // Whoever asks for its removal again tries again; one stubborn disk must not keep the others from starting.
+            tracing::error!(sandbox = %id, error = chain(&error), "disk of a half-made or half-removed sandbox stays");
+            record.state = next;
+            return Ok(Some(Entry { record: Some(record), live: None }));
+        }
         stop::remove_socket(&socket_path(config, id));
         records.remove(id)?;
         return Ok(None);
@@ -130,24 +137,34 @@ fn adopt(process: &Process, boot_id: &str) -> Option<Live> {
     Some(Live { process: process.clone(), pidfd: Arc::new(pidfd), netns: Some(netns) })
 }
 
-/// Removes groups, links, rules, disks and sockets that belong to no record; answers how many.
+/// Removes groups, links, rules, disks and sockets that belong to no record. What cannot be removed is logged and stays: the
+/// living are not to wait for it.
 fn sweep(
     config: &EngineConfig,
     parts: &Parts,
     disk: &Disk,
-    live: &HashSet<u32>,
-    keep: &HashSet<String>,
-) -> Result<usize, EngineError> {
-    let mut orphans = 0;
+    (live, keep): (&HashSet<u32>, &HashSet<String>),
+    found: &mut Found,
+) {
     for slot in parts.cgroups.slots().into_iter().filter(|slot| !live.contains(slot)) {
         stop::kill_all(&parts.cgroups, slot);
-        parts.cgroups.remove(slot)?;
-        orphans += 1;
+        match parts.cgroups.remove(slot) {
+            Ok(()) => found.report.orphans += 1,
+            Err(error) => {
+                tracing::error!(slot, error = chain(&error), "control groups without a sandbox stay");
+                found.stuck.push(slot);
+            }
+        }
     }
-    orphans += parts.net.sweep(live)?;
-    orphans += disk.sweep(keep)?;
-    orphans += sweep_sockets(&config.run_dir().join(AGENT_SOCKET_DIR), keep);
-    Ok(orphans)
+    match parts.net.sweep(live) {
+        Ok(swept) => found.report.orphans += swept,
+        Err(error) => tracing::error!(error = chain(&error), "network links without a sandbox stay"),
+    }
+    match disk.sweep(keep) {
+        Ok(swept) => found.report.orphans += swept,
+        Err(error) => tracing::error!(error = chain(&error), "disks without a sandbox stay"),
+    }
+    found.report.orphans += sweep_sockets(&config.run_dir().join(AGENT_SOCKET_DIR), keep);
 }
 
 fn sweep_sockets(dir: &Path, keep: &HashSet<String>) -> usize {

@@ -7,6 +7,7 @@ use crate::engine::{Engine, EngineConfig, EngineError, Recovery, share};
 use crate::error::chain;
 use crate::zygote::{self, ZygoteError};
 use infield_api::runner::*;
+use infield_sys::process;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use tokio::sync::{Mutex, Semaphore, oneshot};
 const CONNECTIONS_MAX: usize = 256;
 /// Requests of one connection that are worked on at a time.
 const REQUESTS_PER_CONNECTION_MAX: usize = 512;
+/// Wanted for the runner itself; less when the host allows less.
+const OPEN_FILES: u64 = 1 << 20;
 const HOST_RULES_PERIOD: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,10 @@ pub enum RunnerProcessError {
 /// what was found from an earlier runner as soon as requests are answered.
 pub fn run_runner(config: EngineConfig, ready: impl FnOnce(&Recovery)) -> Result<(), RunnerProcessError> {
     let zygotes = zygote::spawn(config.zygotes)?;
+    // Each sandbox costs a few descriptors here.
+    if let Err(error) = process::set_limit(process::Limit::OpenFiles, OPEN_FILES, OPEN_FILES) {
+        tracing::warn!(%error, "the limit of open files cannot be raised; many sandboxes may not fit");
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunnerProcessError::Runtime)?;
     runtime.block_on(async move {

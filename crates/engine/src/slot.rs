@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Host ids of slot 0 start here, above what distributions give to people and to `/etc/subuid`.
@@ -82,6 +83,11 @@ impl Parts {
     /// Takes away what belongs to a slot whose processes have ended. Failures are logged, not returned: the caller has
     /// nothing better to do, and the sweep at the next start tries again.
     fn take_down(&self, number: u32) {
+        self.unplug(number);
+        self.remove_groups(number);
+    }
+
+    fn unplug(&self, number: u32) {
         if let Err(error) = self.net.unplug(number) {
             tracing::warn!(
                 slot = number,
@@ -89,6 +95,9 @@ impl Parts {
                 "network of a slot could not be removed"
             );
         }
+    }
+
+    fn remove_groups(&self, number: u32) {
         if let Err(error) = self.cgroups.remove(number) {
             tracing::warn!(
                 slot = number,
@@ -116,6 +125,7 @@ pub(crate) struct Slots {
     state: Mutex<State>,
     wake: Condvar,
     creating: AtomicUsize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// While one of these lives, the background threads keep out of the way.
@@ -132,9 +142,14 @@ impl Slots {
     pub(crate) fn open(parts: Parts, used: BTreeSet<u32>, target: usize) -> Arc<Self> {
         let next = used.last().map_or(0, |last| last + 1);
         let state = State { used, next, ..State::default() };
-        let slots =
-            Self { parts, target, state: Mutex::new(state), wake: Condvar::new(), creating: AtomicUsize::new(0) };
-        Arc::new(slots)
+        Arc::new(Self {
+            parts,
+            target,
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            creating: AtomicUsize::new(0),
+            threads: Mutex::default(),
+        })
     }
 
     /// Runs the refill and the clean-up until [`close`](Self::close).
@@ -142,7 +157,8 @@ impl Slots {
         type Work = fn(&Slots);
         for (name, work) in [("slot-refill", Self::refill as Work), ("slot-cleanup", Self::clean_up as Work)] {
             let slots = Arc::clone(self);
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&slots))?;
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&slots))?;
+            self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(())
     }
@@ -154,11 +170,17 @@ impl Slots {
 
     /// A slot, ready-made if possible.
     pub(crate) fn take(&self) -> Result<Slot, SlotError> {
-        let ready = self.lock().ready.pop_front();
-        self.wake.notify_all();
-        match ready {
-            Some(slot) => Ok(slot),
-            None => self.make(),
+        loop {
+            let ready = self.lock().ready.pop_front();
+            self.wake.notify_all();
+            match ready {
+                Some(slot) if self.parts.cgroups.intact(slot.number) => return Ok(slot),
+                Some(slot) => {
+                    tracing::warn!(slot = slot.number, "somebody removed the control groups of a prepared slot");
+                    self.release(slot.number, Some(slot.netns));
+                }
+                None => return self.make(),
+            }
         }
     }
 
@@ -181,9 +203,10 @@ impl Slots {
         Ok(number)
     }
 
-    /// Gives up a slot whose processes have ended. `netns` keeps the network alive until the clean-up takes it down.
+    /// Gives up a slot whose processes have ended: cut off at once, cleaned up a little later. `netns` keeps the network
+    /// alive until then.
     pub(crate) fn release(&self, number: u32, netns: Option<OwnedFd>) {
-        self.parts.take_down(number);
+        self.parts.unplug(number);
         let mut state = self.lock();
         state.dying.push((number, netns));
         state.dying_since.get_or_insert_with(Instant::now);
@@ -193,12 +216,19 @@ impl Slots {
 
     /// Stops the background threads and takes down the slots nobody lives in.
     pub(crate) fn close(&self) {
+        self.lock().closing = true;
+        self.wake.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a background thread for sandbox slots had failed");
+            }
+        }
         let (ready, dying) = {
             let mut state = self.lock();
-            state.closing = true;
             (std::mem::take(&mut state.ready), std::mem::take(&mut state.dying))
         };
-        self.wake.notify_all();
+        dying.iter().for_each(|(number, _)| self.parts.remove_groups(*number));
         drop(dying);
         for slot in ready {
             let number = slot.number;
@@ -280,6 +310,7 @@ impl Slots {
             let numbers: Vec<u32> = batch.iter().map(|(number, _)| *number).collect();
             // The last references: the kernel takes the namespaces and their links down together.
             drop(batch);
+            numbers.iter().for_each(|number| self.parts.remove_groups(*number));
             let mut state = self.lock();
             for number in numbers {
                 state.used.remove(&number);

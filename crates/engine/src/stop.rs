@@ -7,6 +7,7 @@ use crate::record::{Process, State};
 use infield_api::SandboxId;
 use infield_api::runner::*;
 use infield_sys::pidfd;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -109,10 +110,7 @@ fn death_reason(cgroups: &Cgroups, process: &Process) -> String {
 /// Lets the commands end by themselves for a while.
 fn ask_to_end(cgroups: &Cgroups, slot: u32) {
     let deadline = Instant::now() + STOP_GRACE;
-    for pid in cgroups.processes(slot, false) {
-        // Gone meanwhile is fine.
-        let _ = pidfd::signal_pid(pid, SIGTERM);
-    }
+    signal_all(cgroups, slot, false, SIGTERM);
     while Instant::now() < deadline && !cgroups.processes(slot, false).is_empty() {
         std::thread::sleep(STOP_POLL);
     }
@@ -141,16 +139,26 @@ fn end(inner: &Inner, live: &Live) -> Result<(), RunnerError> {
 
 const ESRCH: i32 = 3;
 
+/// Signals the processes of a slot; answers which there were. A pid read from a list may have ended and become somebody else
+/// on the host: so each is held by descriptor first, and signalled only if the list still names it then.
+fn signal_all(cgroups: &Cgroups, slot: u32, agent_too: bool, signal: i32) -> Vec<i32> {
+    let listed = cgroups.processes(slot, agent_too);
+    let held: Vec<_> = listed.iter().filter_map(|pid| Some((*pid, pidfd::open(*pid).ok()?))).collect();
+    let still: HashSet<i32> = cgroups.processes(slot, agent_too).into_iter().collect();
+    for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+        // Ended meanwhile is fine.
+        let _ = pidfd::signal(process.as_fd(), signal);
+    }
+    listed
+}
+
 /// Kills everything in a slot's groups and waits until they are empty; for processes nobody has a descriptor of.
 pub(crate) fn kill_all(cgroups: &Cgroups, slot: u32) {
     let deadline = Instant::now() + KILL_TIMEOUT;
     loop {
-        let left = cgroups.processes(slot, true);
+        let left = signal_all(cgroups, slot, true, SIGKILL);
         if left.is_empty() {
             return;
-        }
-        for pid in &left {
-            let _ = pidfd::signal_pid(*pid, SIGKILL);
         }
         if Instant::now() >= deadline {
             tracing::error!(slot, ?left, "processes of a sandbox do not end");

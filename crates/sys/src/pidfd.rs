@@ -47,12 +47,6 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     rest.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Signals one process by number: only for pids just read from a cgroup's list, where no descriptor exists.
-pub fn signal_pid(pid: i32, signal: i32) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::kill(pid, signal) }).map(|_| ())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -112,14 +112,32 @@ impl Zygotes {
     }
 
     fn call(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>), ZygoteError> {
-        let socket = match self.borrow() {
-            Some(socket) => socket,
-            None => start_one(&self.program).inspect_err(|_| self.give_back(None))?,
+        let idle = self.borrow();
+        let text = serde_json::to_vec(request).map_err(|e| ZygoteError::Gone(e.into()));
+        let sent = text.and_then(|text| self.send(idle, &text, fds));
+        let socket = match sent {
+            Ok(socket) => socket,
+            Err(error) => {
+                self.give_back(None);
+                return Err(error);
+            }
         };
-        let answer = exchange(&socket, request, fds);
+        let answer = receive(&socket);
         // After a failed exchange the two ends may disagree about what comes next: drop it, the next caller starts anew.
         self.give_back(answer.is_ok().then_some(socket));
         answer.map_err(ZygoteError::Gone)
+    }
+
+    /// Sends to an idle zygote, or to a new one when there is none or it has died: it has seen nothing of the request then.
+    fn send(&self, idle: Option<OwnedFd>, text: &[u8], fds: &[BorrowedFd<'_>]) -> Result<OwnedFd, ZygoteError> {
+        if let Some(socket) = idle
+            && socket::send(socket.as_fd(), text, fds).is_ok()
+        {
+            return Ok(socket);
+        }
+        let socket = start_one(&self.program)?;
+        socket::send(socket.as_fd(), text, fds).map_err(ZygoteError::Gone)?;
+        Ok(socket)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Option<OwnedFd>>> {
@@ -152,8 +170,7 @@ pub(crate) struct StartFds<'a> {
     pub inherited: &'a [BorrowedFd<'a>],
 }
 
-fn exchange(socket: &OwnedFd, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<(Reply, Vec<OwnedFd>)> {
-    socket::send(socket.as_fd(), &serde_json::to_vec(request)?, fds)?;
+fn receive(socket: &OwnedFd) -> io::Result<(Reply, Vec<OwnedFd>)> {
     let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     let (got, fds) = socket::receive(socket.as_fd(), &mut buffer)?;
     if got == 0 {
