@@ -35,6 +35,18 @@ pub struct Limits {
     pub disk_gib: u32,
 }
 
+impl Limits {
+    /// Everything a host has, for one sandbox; never less than one of each.
+    pub fn of_host(cores: usize, memory_bytes: u64, disk_bytes: u64) -> Self {
+        let gib = |bytes: u64| u32::try_from(bytes >> 30).unwrap_or(u32::MAX).max(1);
+        Self {
+            cpu: u32::try_from(cores).unwrap_or(u32::MAX).max(1),
+            memory_gib: gib(memory_bytes),
+            disk_gib: gib(disk_bytes),
+        }
+    }
+}
+
 /// The one region of one host.
 pub const REGION: &str = "us";
 

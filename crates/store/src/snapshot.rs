@@ -170,12 +170,6 @@ impl Store {
         self.db.fetch(sql, vec![]).await?.iter().map(snapshot_row).collect()
     }
 
-    /// Whether another snapshot names the same image.
-    pub async fn image_in_use(&self, image: &str, but_id: &str) -> Result<bool, StoreError> {
-        let sql = "SELECT id FROM snapshots WHERE image = $1 AND id <> $2 LIMIT 1";
-        Ok(!self.db.fetch(sql, vec![image.into(), but_id.into()]).await?.is_empty())
-    }
-
     pub async fn delete_snapshot(&self, id: &str) -> Result<bool, StoreError> {
         Ok(self.db.execute("DELETE FROM snapshots WHERE id = $1", vec![id.into()]).await? > 0)
     }

@@ -92,6 +92,14 @@ impl Driver {
         waiting
     }
 
+    /// The same for somebody who only suspects that there is work: a sandbox that has its task is left alone.
+    pub fn nudge(self: &Arc<Self>, id: SandboxId, look: Look) {
+        let busy = self.lock().contains_key(&id);
+        if !busy {
+            self.wake(id, None, look);
+        }
+    }
+
     async fn run(self: Arc<Self>, id: SandboxId, mut fresh: Option<SandboxRow>, mut look: Look) {
         let leave = Leave { driver: &self, id };
         loop {

@@ -2,14 +2,14 @@
 //!
 //! A difference is only a suspicion here: the sandbox's own task looks again, alone, before anything is written.
 
-use super::driver::Look;
+use super::{driver::Look, rules};
 use crate::{app::App, snapshots};
 use infield_api::{
     SandboxId,
     runner::{Observed, ObservedState, RunnerError},
     state::SandboxState,
 };
-use infield_store::{Known, StoreError};
+use infield_store::StoreError;
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -67,8 +67,11 @@ pub async fn compare(app: &App) -> Result<(), ReconcileError> {
     let known = app.store.known_sandboxes().await?;
     let seen: HashMap<SandboxId, &Observed> = listed.iter().map(|o| (o.id, o)).collect();
     for (id, pair) in &known {
-        if suspicious(pair.0, seen.get(id).copied(), (*id, *pair)) {
-            app.driver.wake(*id, None, Look::Yes);
+        if rules::unsettled(*pair) {
+            // Its task ended without reaching what is wanted: nothing may stay half-way.
+            app.driver.nudge(*id, Look::No);
+        } else if suspicious(pair.0, seen.get(id).copied()) {
+            app.driver.nudge(*id, Look::Yes);
         }
     }
     let ids: HashSet<SandboxId> = known.iter().map(|(id, _)| *id).collect();
@@ -76,11 +79,8 @@ pub async fn compare(app: &App) -> Result<(), ReconcileError> {
     destroy_orphans(app, &orphans).await
 }
 
-/// Whether a settled row and the host disagree. Unsettled ones have their task already.
-fn suspicious(state: SandboxState, observed: Option<&Observed>, (_, pair): Known) -> bool {
-    if state.as_str() != pair.1.as_str() {
-        return false;
-    }
+/// Whether a settled row and the host disagree.
+fn suspicious(state: SandboxState, observed: Option<&Observed>) -> bool {
     match (state, observed.map(|o| &o.state)) {
         (SandboxState::Started, Some(ObservedState::Running)) => false,
         (SandboxState::Stopped, Some(ObservedState::Stopped | ObservedState::Failed { .. })) => false,

@@ -32,6 +32,11 @@ fn on_its_way((state, desired): Pair) -> bool {
     state.as_str() != desired.as_str()
 }
 
+/// Whether the driver has something to do: a failed sandbox rests, unless it is to be gone.
+pub fn unsettled((state, desired): Pair) -> bool {
+    on_its_way((state, desired)) && (!failed(state) || desired == DesiredState::Destroyed)
+}
+
 fn failed(state: SandboxState) -> bool {
     matches!(state, SandboxState::Error | SandboxState::BuildFailed)
 }

@@ -213,6 +213,11 @@ async fn what_needs_no_key() {
     let config = w.call("GET", "/config", None, "").await.json;
     assert_eq!(config["proxyToolboxUrl"], format!("{}/toolbox", w.url));
     assert_eq!(config["maintananceMode"], false);
+    // Required by clients newer than spec/api.json.
+    assert!(config["oidc"]["provider"].is_string());
+    let organization = w.get("/organizations").await.json[0].clone();
+    assert_eq!(organization["scimEnabled"], false);
+    assert!(organization.as_object().unwrap().contains_key("defaultQueueTimeout"));
     assert_eq!(w.call("GET", "/shared-regions", None, "").await.json[0]["id"], "us");
     assert_eq!(w.get("/regions").await.json[0]["regionType"], "shared");
     assert_eq!(w.get("/users/me").await.json["id"], "infield-admin");

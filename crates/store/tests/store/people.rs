@@ -32,7 +32,7 @@ async fn users_come_with_an_organization() {
         assert_eq!(store.user("u").await.unwrap(), None);
         store.insert_user(&user, &organization).await.unwrap();
         assert_eq!(store.user("u").await.unwrap(), Some(user.clone()));
-        assert_eq!(store.organizations_of("u").await.unwrap(), [organization.clone()]);
+        assert_eq!(store.organizations_of("u").await.unwrap(), std::slice::from_ref(&organization));
         assert_eq!(store.role_of("o", "u").await.unwrap().as_deref(), Some("owner"));
         assert_eq!(store.role_of("o", "x").await.unwrap(), None);
         // All or nothing.
