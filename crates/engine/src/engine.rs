@@ -71,7 +71,7 @@ impl EngineConfig {
             dns: None,
             pool_bytes: None,
             disk_backend: Backend::Auto,
-            slots_ready: 24,
+            slots_ready: 64,
             zygotes: std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 16),
             socket_group: None,
         }

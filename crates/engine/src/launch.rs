@@ -333,7 +333,6 @@ fn agent_config(spec: &SandboxSpec, image: &Image, cgroup_files: usize) -> Agent
         workdir: image.config.workdir.clone(),
         entrypoint,
         user_cgroup_fds: (0..cgroup_files as i32).map(|i| INHERITED_CGROUPS_FROM + i).collect(),
-        ..AgentConfig::default()
     }
 }
 

@@ -121,7 +121,7 @@ pub(crate) fn mount(layers: &[PathBuf], disk: &Path, userns: BorrowedFd<'_>, fir
             context.fd(c"upperdir", upper.as_fd())?;
             context.fd(c"workdir", work.as_fd())?;
         } else {
-            let names: Vec<String> = lowers.iter().map(|lower| magic(lower)).collect();
+            let names: Vec<String> = lowers.iter().map(magic).collect();
             context.string(c"lowerdir", &CString::new(names.join(":"))?)?;
             context.string(c"upperdir", &CString::new(magic(&upper))?)?;
             context.string(c"workdir", &CString::new(magic(&work))?)?;

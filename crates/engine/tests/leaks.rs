@@ -1,5 +1,7 @@
 //! Many sandboxes come and go; nothing of them stays. Alone in its file, because it counts this process's descriptors.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use infield_api::runner::Runner;

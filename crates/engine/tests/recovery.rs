@@ -1,5 +1,7 @@
 //! Killed at any moment: runner, zygotes and half-made sandboxes.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use infield_api::SandboxId;

@@ -1,5 +1,7 @@
 //! Whole sandboxes on the real kernel: what they are promised, what is kept from them, and that they come and go cleanly.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use infield_api::runner::{ObservedState, Runner, RunnerErrorKind, SandboxSpec};

@@ -35,20 +35,9 @@ struct MountAttr {
 /// With `userns`, owners on disk 0..n appear as the ids that namespace maps 0..n to.
 pub fn clone_tree(path: &Path, userns: Option<BorrowedFd<'_>>, attributes: u64) -> io::Result<OwnedFd> {
     let name = c_path(path)?;
-    clone_at(None, &name, userns, attributes)
-}
-
-/// The same for a path below a directory descriptor.
-pub fn clone_at(
-    dir: Option<BorrowedFd<'_>>,
-    path: &CStr,
-    userns: Option<BorrowedFd<'_>>,
-    attributes: u64,
-) -> io::Result<OwnedFd> {
-    let dir = dir.map_or(libc::AT_FDCWD, |d| d.as_raw_fd());
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | if path.is_empty() { libc::AT_EMPTY_PATH as u32 } else { 0 };
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32;
     // SAFETY: a live C string.
-    let tree = own(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })?;
+    let tree = own(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) })?;
     let mut attr = MountAttr { set: attributes, clear: 0, propagation: 0, userns: 0 };
     if let Some(userns) = userns {
         attr.set |= ATTR_IDMAP;
@@ -141,13 +130,6 @@ pub fn attach(mount: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         )
     })
     .map(|_| ())
-}
-
-/// Takes a mount away lazily.
-pub fn detach(path: &Path) -> io::Result<()> {
-    let path = c_path(path)?;
-    // SAFETY: a live C string.
-    crate::fd::check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }).map(|_| ())
 }
 
 /// Makes every mount of this mount namespace private, so that nothing propagates to or from another.

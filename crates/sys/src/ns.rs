@@ -15,12 +15,6 @@ pub fn unshare_mounts() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map(|_| ())
 }
 
-/// Moves the calling thread into a network namespace.
-pub fn enter_network(netns: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) }).map(|_| ())
-}
-
 /// A user namespace with `count` ids from `first`, and a network namespace that belongs to it.
 #[derive(Debug)]
 pub struct Pair {

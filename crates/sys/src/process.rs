@@ -10,13 +10,6 @@ use std::mem::zeroed;
 pub enum Limit {
     CoreBytes,
     OpenFiles,
-    Processes,
-}
-
-/// The signal that ends this process when the thread that started it ends.
-pub fn die_with_parent() -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(|_| ())
 }
 
 /// Ended children vanish by themselves; `waitpid` then only waits.
@@ -42,7 +35,6 @@ pub fn set_limit(limit: Limit, soft: u64, hard: u64) -> io::Result<()> {
     let which = match limit {
         Limit::CoreBytes => libc::RLIMIT_CORE,
         Limit::OpenFiles => libc::RLIMIT_NOFILE,
-        Limit::Processes => libc::RLIMIT_NPROC,
     };
     // SAFETY: plain data read and written by the kernel.
     unsafe {

@@ -296,11 +296,10 @@ fn build_root(plan: &Plan<'_>, proc: RawFd, sys: RawFd) -> Result<(), Step> {
     Ok(())
 }
 
-/// Places a detached mount. A symbolic link in the image where a directory belongs is not followed out of the new root:
-/// the target is opened component-free, below the working directory, without following links.
+/// Places a detached mount. A symbolic link where the image should have a directory is not followed: move_mount follows
+/// none in the last component unless told to, and every target is one component, or below a mount of our own.
 fn attach(mount: RawFd, at: &CStr, step: Step) -> Result<(), Step> {
     const F_EMPTY_PATH: u32 = 4;
-    // move_mount follows no link in the last component unless told to; every target has one component or is ours.
     // SAFETY: constant and live C strings.
     let ret =
         unsafe { libc::syscall(libc::SYS_move_mount, mount, c"".as_ptr(), libc::AT_FDCWD, at.as_ptr(), F_EMPTY_PATH) };

@@ -1,6 +1,6 @@
 //! A private world for each test of whole sandboxes: own data directory, own addresses, a small image made from this
 //! host's programs, the test agent. Ending it removes everything, also when the test fails.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use infield_api::SandboxId;
 use infield_api::runner::{ObservedState, Runner, SandboxSpec};
