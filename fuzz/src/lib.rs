@@ -1,0 +1,80 @@
+//! The parsers under test, compiled from the very files of the product: most of them are private to their crates, and a fuzz
+//! target is no reason to make them public. Knows no invariants; each target states its own.
+
+#![allow(dead_code)]
+
+/// Archives and documents of images, from `infield-engine`.
+#[path = "../../crates/engine/src/image"]
+pub mod image {
+    pub mod config;
+    pub mod entry;
+    pub mod error;
+    pub mod manifest;
+    pub mod reference;
+    pub mod tarfile;
+    pub mod tarhead;
+    pub mod unpack;
+}
+
+/// The system call compiler, with the types its policy reader has.
+#[path = "../../crates/engine/src/seccomp"]
+pub mod seccomp {
+    /// As in `infield-engine`'s `seccomp`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum Rule {
+        Allow,
+        Errno(u16),
+        When { arg: u32, test: Test, otherwise: u16 },
+    }
+
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum Test {
+        OneOf(Vec<u32>),
+        NoneOfBits(u32),
+    }
+
+    mod bpf;
+
+    pub fn compile(arch: u32, ranges: &[(u32, Rule)]) -> Vec<infield_sys::seccomp::Insn> {
+        bpf::compile(arch, ranges)
+    }
+}
+
+/// Parts of the agent; at the crate's root because they name each other as `crate::…`.
+#[path = "../../crates/agent/src/direct.rs"]
+pub mod direct;
+#[path = "../../crates/agent/src/files/disposition.rs"]
+pub mod disposition;
+#[path = "../../crates/agent/src/env.rs"]
+pub mod env;
+#[path = "../../crates/agent/src/json_text.rs"]
+pub mod json_text;
+#[path = "../../crates/agent/src/files/multipart.rs"]
+pub mod multipart;
+#[path = "../../crates/agent/src/passwd.rs"]
+pub mod passwd;
+#[path = "../../crates/agent/src/shell.rs"]
+pub mod shell;
+
+/// Stands in for the agent's reader of small files, so that targets choose what `/etc/passwd` and `/etc/group` hold.
+pub mod small_file {
+    use std::{cell::RefCell, collections::HashMap, io, path::Path};
+
+    thread_local! {
+        static FILES: RefCell<HashMap<String, Vec<u8>>> = RefCell::default();
+    }
+
+    pub fn put(path: &str, content: &[u8]) {
+        FILES.with_borrow_mut(|files| files.insert(path.to_owned(), content.to_vec()));
+    }
+
+    pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        let found = FILES.with_borrow(|files| files.get(path.to_str().unwrap_or_default()).cloned());
+        let content = found.ok_or(io::ErrorKind::NotFound)?;
+        if content.len() as u64 > limit { Err(io::ErrorKind::InvalidData.into()) } else { Ok(content) }
+    }
+}
+
+/// The relay's reading of a request target.
+#[path = "../../crates/gateway/src/target.rs"]
+pub mod target;
