@@ -60,7 +60,7 @@ impl Toolbox {
     pub async fn execute_stream(&self, command: &Execute, stdin: bool) -> Result<Option<ExecStream>, ClientError> {
         match ExecStream::open(&self.endpoint, &self.url("/process/execute/stream"), command, stdin).await {
             Ok(stream) => Ok(Some(stream)),
-            Err(e) if matches!(e.status(), Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)) => Ok(None),
+            Err(e) if e.status().is_some_and(is_unknown_route) => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -158,6 +158,11 @@ impl Toolbox {
 
 pub use crate::multipart::Content;
 pub use crate::multipart::Upload as UploadFile;
+
+/// Servers word it differently; where it means something else, the plain request that follows says so.
+fn is_unknown_route(status: StatusCode) -> bool {
+    status.is_success() || matches!(status.as_u16(), 400 | 404 | 405 | 426 | 501)
+}
 
 fn with_credentials(mut body: Value, credentials: Option<&GitCredentials>) -> Value {
     if let Some(credentials) = credentials {

@@ -27,6 +27,8 @@ pub enum Command {
     Setup(SetupArgs),
     /// Check what this machine offers and say how to mend what is missing
     Doctor(DoctorArgs),
+    /// Give back what a stopped server still holds in the kernel, before its data folder is removed
+    Teardown(TeardownArgs),
     /// Run only the runner of this host (`serve` starts one by itself)
     Runner(RunnerArgs),
     /// Images on this host: list, pull, import, remove, gc
@@ -121,6 +123,15 @@ pub struct SetupArgs {
     /// Debian mirror for the default image
     #[arg(long, value_name = "URL")]
     pub mirror: Option<String>,
+}
+
+#[derive(Args)]
+pub struct TeardownArgs {
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// Delete the sandboxes that are left, with their files
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Args)]

@@ -10,6 +10,7 @@ mod paths;
 mod runner;
 mod serve;
 mod setup;
+mod teardown;
 mod wire;
 
 use clap::{CommandFactory, Parser};
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Runner(args) => runner::main(args).map(|()| ExitCode::SUCCESS),
         Command::Zygote => return runner::zygote(),
         Command::Setup(args) => setup::main(&args),
+        Command::Teardown(args) => teardown::main(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::main(&args),
         Command::Image(command) => image::main(command),
         Command::Key(command) => return key::main(command),

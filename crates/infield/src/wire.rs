@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow};
 use infield_api::runner::Runner;
 use infield_client::RemoteRunner;
 use infield_control::{App, ControlConfig};
+pub use infield_engine::Engine;
 use infield_engine::{
     EngineConfig,
     doctor::DoctorConfig,
@@ -22,6 +23,9 @@ use std::{
 /// The in-sandbox agent, made by this crate's build script.
 pub const AGENT: &[u8] = include_bytes!(env!("INFIELD_AGENT"));
 
+/// Where the database is, when it is not a file in the data folder. It can hold a password, so it is no argument.
+pub const DATABASE_URL_ENV: &str = "INFIELD_DATABASE_URL";
+
 /// The API side of the server.
 pub struct Api {
     pub store: Store,
@@ -31,7 +35,7 @@ pub struct Api {
 
 /// Control plane and gateway over the runner's socket.
 pub async fn api(paths: &Paths, public_url: Option<String>) -> Result<Api> {
-    let url = std::env::var("INFIELD_DATABASE_URL").ok().filter(|url| !url.is_empty());
+    let url = std::env::var(DATABASE_URL_ENV).ok().filter(|url| !url.is_empty());
     let store = Store::open(&url.unwrap_or_else(|| paths.database_url())).await.context("cannot open the database")?;
     let runner: Arc<dyn Runner> = Arc::new(RemoteRunner::new(paths.run()));
     let config = ControlConfig { public_url, ..ControlConfig::default() };

@@ -86,3 +86,19 @@ async fn dispatch(command: Command) -> u8 {
 async fn find(api: &Api, id: &str) -> Result<infield_client::dto::Sandbox, Failure> {
     api.get(id).await.map_err(|e| if e.is_not_found() { Failure::no_such_sandbox(id) } else { Failure::from(e) })
 }
+
+/// The sandbox running: one that stopped by itself is started, because its files are what is asked for.
+async fn awake(api: &Api, sandbox: infield_client::dto::Sandbox) -> Result<infield_client::dto::Sandbox, Failure> {
+    if sandbox.state == "started" {
+        return Ok(sandbox);
+    }
+    let _progress = Progress::start(format!("starting {}, which was {}", sandbox.name, sandbox.state));
+    let sandbox = match sandbox.state.as_str() {
+        "stopped" | "archived" | "paused" => api.start(&sandbox.id).await?,
+        _ => sandbox,
+    };
+    Ok(api.wait_started(sandbox, START_MAX).await?)
+}
+
+/// How long a sandbox may take until it runs (a hosted server may have to fetch its image).
+const START_MAX: std::time::Duration = std::time::Duration::from_secs(600);

@@ -187,6 +187,20 @@ fn exec_runs_where_the_repository_is_and_exits_with_its_code() {
 }
 
 #[test]
+fn exec_wakes_a_sandbox_that_stopped_by_itself() {
+    let mut stopped = sandbox(json!({}));
+    stopped["state"] = "stopped".into();
+    let fake = Fake::start(&[
+        ("GET /sandbox/box", 200, stopped),
+        (&format!("POST /sandbox/{ID}/start"), 200, sandbox(json!({}))),
+        (&toolbox("POST", "/process/execute"), 200, json!({"exitCode": 0, "result": "up\n"})),
+    ]);
+    let output = fake.run(&["exec", "--id", "box", "--cmd", "x"]);
+    assert_eq!(text(&output.stdout), "up\n", "{}", text(&output.stderr));
+    assert!(fake.asked().contains(&format!("POST /sandbox/{ID}/start")));
+}
+
+#[test]
 fn sync_commits_names_the_branch_and_pushes() {
     let status = json!({"currentBranch": "main", "fileStatus": [{"name": "a", "staging": "Untracked", "worktree": "Untracked"}]});
     let path = "/home/daytona/repo";

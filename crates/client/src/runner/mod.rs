@@ -44,12 +44,13 @@ impl RemoteRunner {
     }
 
     async fn link(&self) -> Result<Arc<Link>, RunnerError> {
+        // Counted from here: calls that queue behind another's attempts do not each wait anew.
+        let deadline = Instant::now() + RESTART_WAIT;
         let mut slot = self.link.lock().await;
         if let Some(link) = slot.as_ref().filter(|link| link.is_alive()) {
             return Ok(link.clone());
         }
         let socket = self.run_dir.join(RUNNER_SOCKET_NAME);
-        let deadline = Instant::now() + RESTART_WAIT;
         loop {
             match Link::open(&socket).await {
                 Ok(link) => return Ok(slot.insert(link).clone()),

@@ -53,6 +53,9 @@ impl Child {
             command.stdin(Stdio::from(stdin)).stdout(Stdio::piped()).uid(drop.owner.uid).gid(drop.owner.gid);
             command.env(key_file::WANTED_ENV, if drop.keys.is_missing() { "1" } else { "0" });
         }
+        if self.drop.is_none() {
+            command.env_remove(crate::wire::DATABASE_URL_ENV);
+        }
         let child = tokio::process::Command::from(command).spawn();
         let mut child = child.with_context(|| format!("cannot start the {} process", self.name))?;
         if let (Some(drop), Some(stdout)) = (&self.drop, child.stdout.take()) {

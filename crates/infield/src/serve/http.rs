@@ -15,8 +15,8 @@ use tower_service::Service;
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 8192;
-/// A client has this long to send the head of a request.
-const HEAD_READ_MAX: Duration = Duration::from_secs(15);
+/// A client has this long to send the head of a request; an idle connection is closed after it.
+const HEAD_READ_MAX: Duration = Duration::from_secs(75);
 const HEADERS_MAX: usize = 128;
 /// Read buffer of one connection: bounds the head, and lets big bodies flow in big pieces.
 const CONNECTION_BUFFER_BYTES_MAX: usize = 512 << 10;

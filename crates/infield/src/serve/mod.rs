@@ -90,7 +90,7 @@ fn api_argv(args: &ServeArgs, paths: &Paths) -> Vec<OsString> {
 }
 
 /// Held as long as the process lives; the kernel releases it whatever happens.
-fn lock(paths: &Paths) -> Result<File> {
+pub fn lock(paths: &Paths) -> Result<File> {
     let path = paths.lock();
     let file = File::options()
         .create(true)

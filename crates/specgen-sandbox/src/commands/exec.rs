@@ -99,10 +99,7 @@ async fn run(args: &Exec, collected: &mut Option<Collected>) -> Result<i32, Fail
         return Err(usage("-t: terminals are not there yet; run the command without -t"));
     }
     let api = crate::connect(&args.target).await?;
-    let sandbox = find(&api, &args.id).await?;
-    if sandbox.state != "started" {
-        return Err(usage(format!("sandbox {} is in state {}, not started", sandbox.id, sandbox.state)));
-    }
+    let sandbox = crate::awake(&api, find(&api, &args.id).await?).await?;
     let toolbox = api.toolbox(&sandbox).await?;
     let command = Execute {
         command: args.cmd.clone().unwrap_or_else(|| shell_line(&args.argv)),

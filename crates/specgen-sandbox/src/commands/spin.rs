@@ -18,9 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a sandbox may take until it runs (a hosted server may have to fetch its image).
-const START_MAX: Duration = Duration::from_secs(600);
-
 #[derive(Args, Debug)]
 pub struct Spin {
     /// Repository to clone: an http(s) address, or a folder on this machine
@@ -111,7 +108,7 @@ async fn create(api: &Api, args: &Spin, repo: Option<&Repo>) -> Result<Sandbox, 
     let failed = |e: ClientError| Failure::during(CREATION_FAILED, e);
     let sandbox = api.create(&spec).await.map_err(failed)?;
     let id = sandbox.id.clone();
-    match api.wait_started(sandbox, START_MAX).await {
+    match api.wait_started(sandbox, crate::START_MAX).await {
         Ok(sandbox) => Ok(sandbox),
         Err(e) => Err(failed(e).next(format!("look at it with: info --id {id}; remove it with: delete --id {id}"))),
     }

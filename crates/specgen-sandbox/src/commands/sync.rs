@@ -62,6 +62,7 @@ pub async fn run(args: &Sync) -> Result<Said, Failure> {
     let path = workdir(&sandbox, args.path.as_deref())
         .ok_or_else(|| usage("the sandbox has no repository from spin; name one with --path"))?
         .to_owned();
+    let sandbox = crate::awake(&api, sandbox).await?;
     let toolbox = api.toolbox(&sandbox).await?;
     let progress = Progress::start(format!("syncing {}", sandbox.name));
     let synced = sync(args, &sandbox, &toolbox, &path).await?;
