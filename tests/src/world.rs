@@ -275,16 +275,13 @@ impl World {
         files.map(|path| format!("file {}", path.display())).collect()
     }
 
-    /// What an installation keeps for its next start, the mounted pool of disks, goes when the data directory goes. It
-    /// unmounts without force: nothing may use it any more.
+    /// What an installation keeps for its next start (pool, tables, routes) goes when the data directory goes.
     fn remove_installation(&self) {
-        let pool = self.data_dir.join("pool");
-        if footprint::mounts(&pool).is_empty() {
-            return;
-        }
-        let output = process::run(Command::new("umount").arg(&pool), Duration::from_secs(60));
+        let mut command = Command::new(binary("infield"));
+        command.arg("teardown").arg("--data-dir").arg(&self.data_dir).args(["--subnet", &self.subnet.cidr()]);
+        let output = process::run(&mut command, Duration::from_secs(60));
         if !output.status.success() {
-            eprintln!("umount: {}", process::text(&output.stderr));
+            eprintln!("infield teardown: {}{}", process::text(&output.stdout), process::text(&output.stderr));
         }
     }
 

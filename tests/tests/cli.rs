@@ -54,7 +54,9 @@ fn the_mission_lines() {
     assert!(succeeded(&specgen(&world, &["list"])).contains("my-sandbox"));
     assert!(succeeded(&specgen(&world, &["info", "--id", "my-sandbox"])).contains(&id));
     succeeded(&specgen(&world, &["delete", "--id", &id]));
-    world.api().get(&format!("/sandbox/{id}")).expect_error(404);
+    eventually("it is gone", Duration::from_secs(10), || {
+        (world.api().get(&format!("/sandbox/{id}")).status == 404).then_some(())
+    });
 }
 
 #[test]
