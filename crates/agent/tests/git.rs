@@ -136,8 +136,7 @@ fn credentials_are_used_and_never_kept() {
     assert_eq!(wrong.code(), "GIT_AUTH_FAILED");
     assert!(!wrong.text().contains("wr0ng"), "{}", wrong.text());
     ok(clone("bob", "s3cr3t"), 200);
-    let kept = host(&agent.work("c"), "grep", &["-rc", "s3cr3t", ".git/config"]);
-    assert_eq!(kept, "0".to_owned().as_str());
+    assert!(!fs::read_to_string(agent.work("c/.git/config")).unwrap().contains("s3cr3t"));
     commit(&agent, "new");
     let push = |body: Value| agent.post("/git/push", body);
     assert_eq!(push(json!({"path": "c"})).code(), "GIT_AUTH_FAILED");

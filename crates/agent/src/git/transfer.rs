@@ -116,10 +116,21 @@ pub fn push(request: GitTransferRequest) -> Result<()> {
     } else {
         push_with_libgit2(&plan, &refspec)?;
     }
-    if request.set_upstream == Some(true) {
-        let mut config = plan.repo.config()?;
-        config.set_str(&format!("branch.{}.remote", plan.branch), &plan.remote)?;
-        config.set_str(&format!("branch.{}.merge", plan.branch), &name)?;
+    if request.set_upstream == Some(true) { track(&plan, &name) } else { Ok(()) }
+}
+
+/// The branch follows the one just pushed. A clone of a single branch does not fetch this one yet, so it is added.
+fn track(plan: &Plan, name: &str) -> Result<()> {
+    let Plan { repo, remote, branch, .. } = plan;
+    let mut config = repo.config()?;
+    config.set_str(&format!("branch.{branch}.remote"), remote)?;
+    config.set_str(&format!("branch.{branch}.merge"), name)?;
+    let is_fetched = find_remote(repo, remote)?.refspecs().any(|spec| spec.src_matches(name));
+    if !is_fetched {
+        let tracking = format!("refs/remotes/{remote}/{branch}");
+        repo.remote_add_fetch(remote, &format!("+{name}:{tracking}"))?;
+        let pushed = repo.find_reference(name)?.peel_to_commit()?.id();
+        repo.reference(&tracking, pushed, true, "push")?;
     }
     Ok(())
 }
