@@ -84,6 +84,11 @@ fn host_architecture() -> String {
     Platform::host().architecture
 }
 
+fn platform(architecture: &str) -> PullOptions {
+    let platform = Platform { os: "linux".into(), architecture: architecture.into(), variant: None };
+    PullOptions { platform: Some(platform), ..PullOptions::default() }
+}
+
 /// One uncompressed layer with one file.
 fn push_small(registry: &RealRegistry, name: &str) -> String {
     let layer = tar(&[Entry::file("file", name)]);
@@ -156,10 +161,6 @@ fn an_image_of_every_kind_of_layer_mounts_as_it_was_built() {
     // By digest, and for another platform when asked.
     let by_digest = format!("{}/team/app@{index_digest}", registry.host);
     assert_eq!(pull(&scratch, &by_digest, &PullOptions::default()).unwrap().id, image.id);
-    let platform = |architecture: &str| PullOptions {
-        platform: Some(Platform { os: "linux".into(), architecture: architecture.into(), variant: None }),
-        ..PullOptions::default()
-    };
     assert_eq!(pull(&scratch, &reference, &platform("s390x")).unwrap().layers.len(), 1);
     let error = pull(&scratch, &reference, &platform("riscv64")).unwrap_err().to_string();
     assert!(error.contains("riscv64") && error.contains("linux/s390x"), "{error}");
