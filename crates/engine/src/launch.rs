@@ -23,6 +23,7 @@ use std::time::Instant;
 const CPU_CORES_MAX: u32 = 1024;
 const MEMORY_MIB_MIN: u64 = 16;
 const MEMORY_MIB_MAX: u64 = 16 << 20;
+const DISK_MIB_MIN: u64 = crate::disk::LIMIT_BYTES_MIN / MIB;
 const DISK_MIB_MAX: u64 = 1 << 30;
 /// Environment of one sandbox, names and values together.
 const ENV_BYTES_MAX: usize = 1 << 20;
@@ -106,8 +107,8 @@ fn check(spec: &SandboxSpec) -> Result<(), RunnerError> {
         format!("cpu {} is not between 1 and {CPU_CORES_MAX} cores", spec.cpu)
     } else if !(MEMORY_MIB_MIN..=MEMORY_MIB_MAX).contains(&spec.memory_mib) {
         format!("memory {} is not between {MEMORY_MIB_MIN} and {MEMORY_MIB_MAX} MiB", spec.memory_mib)
-    } else if spec.disk_mib * MIB < crate::disk::LIMIT_BYTES_MIN || spec.disk_mib > DISK_MIB_MAX {
-        format!("disk {} is not between {} and {DISK_MIB_MAX} MiB", spec.disk_mib, crate::disk::LIMIT_BYTES_MIN / MIB)
+    } else if !(DISK_MIB_MIN..=DISK_MIB_MAX).contains(&spec.disk_mib) {
+        format!("disk {} is not between {DISK_MIB_MIN} and {DISK_MIB_MAX} MiB", spec.disk_mib)
     } else if env_bytes > ENV_BYTES_MAX {
         format!("the environment is {env_bytes} bytes long, at most {ENV_BYTES_MAX} are possible")
     } else if bad_env {
