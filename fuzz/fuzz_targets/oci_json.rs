@@ -11,11 +11,8 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     match Manifest::parse(data) {
         Ok(Manifest::Index(index)) => {
-            let chosen = index.choose(&Platform::host());
-            let _ = index.offered();
-            if let Some(descriptor) = chosen {
-                assert!(hex_of(&descriptor.digest).is_some(), "{:?}", descriptor.digest);
-            }
+            // Digests of an index are checked by who follows one of them.
+            let _ = (index.choose(&Platform::host()), index.offered());
         }
         Ok(Manifest::Image(image)) => {
             for descriptor in image.layers.iter().chain([&image.config]) {
