@@ -15,6 +15,8 @@ pub enum SandboxClass {
     Container,
     LinuxVm,
     Windows,
+    /// Only older servers have it.
+    Android,
 }
 
 /// One sandbox, in full.

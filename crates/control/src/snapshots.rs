@@ -7,7 +7,7 @@ use crate::{
     error::{ApiError, ApiResult},
 };
 use infield_api::{
-    runner::{ImageInfo, PullImage, RunnerError},
+    runner::{ImageInfo, PullImage, RunnerError, RunnerErrorKind},
     state::SnapshotState,
 };
 use infield_store::{SnapshotRow, StoreError};
@@ -22,6 +22,8 @@ use uuid::Uuid;
 const LOOKUP_CACHE: Duration = Duration::from_secs(5);
 /// The host's images are asked for again at most this often when a name is unknown.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// A runner that lists its images slower counts as away.
+const IMAGES_TIME_MAX: Duration = Duration::from_secs(5);
 /// One pull at most.
 const PULL_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 /// What a sandbox gets when the snapshot says nothing else.
@@ -107,7 +109,10 @@ pub enum SyncError {
 
 /// Makes the general snapshots equal to the host's image references.
 pub async fn sync(app: &App) -> Result<(), SyncError> {
-    let images = app.runner.images().await.map_err(SyncError::Runner)?;
+    let images = tokio::time::timeout(IMAGES_TIME_MAX, app.runner.images())
+        .await
+        .unwrap_or_else(|_| Err(RunnerError::new(RunnerErrorKind::Unavailable, "the runner did not answer in time")));
+    let images = images.map_err(SyncError::Runner)?;
     let mut wanted: HashMap<&str, &ImageInfo> = HashMap::new();
     for image in &images {
         wanted.extend(image.references.iter().map(|reference| (reference.as_str(), image)));

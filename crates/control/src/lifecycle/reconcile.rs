@@ -6,7 +6,7 @@ use super::{driver::Look, rules};
 use crate::{app::App, snapshots};
 use infield_api::{
     SandboxId,
-    runner::{Observed, ObservedState, RunnerError},
+    runner::{Observed, ObservedState, RunnerError, RunnerErrorKind},
     state::SandboxState,
 };
 use infield_store::StoreError;
@@ -17,6 +17,8 @@ use std::{
 
 /// How often the host is compared with the rows; also how soon a dead agent is noticed.
 const COMPARE_EVERY: Duration = Duration::from_secs(3);
+/// A runner that lists slower counts as away.
+const LIST_TIME_MAX: Duration = Duration::from_secs(30);
 /// Pause while the runner is away.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
@@ -59,11 +61,16 @@ async fn at_start(app: &App) -> Result<(), ReconcileError> {
     Ok(())
 }
 
+fn slow() -> RunnerError {
+    RunnerError::new(RunnerErrorKind::Unavailable, "the runner did not answer in time")
+}
+
 /// One comparison of every row with the host.
 pub async fn compare(app: &App) -> Result<(), ReconcileError> {
     // The rows are read after the host: a row is always written before its sandbox is made, so what the host shows and
     // no row names is nobody's.
-    let listed = app.runner.list().await.map_err(ReconcileError::Runner)?;
+    let listed = tokio::time::timeout(LIST_TIME_MAX, app.runner.list()).await.unwrap_or_else(|_| Err(slow()));
+    let listed = listed.map_err(ReconcileError::Runner)?;
     let known = app.store.known_sandboxes().await?;
     let seen: HashMap<SandboxId, &Observed> = listed.iter().map(|o| (o.id, o)).collect();
     for (id, pair) in &known {
@@ -103,6 +110,10 @@ async fn destroy_orphans(app: &App, orphans: &[SandboxId]) -> Result<(), Reconci
         return Ok(());
     }
     for id in orphans {
+        // Deleted between the two lists, most likely.
+        if app.runner.inspect(*id).await.is_err() {
+            continue;
+        }
         tracing::warn!(sandbox = %id, "destroying a sandbox that no row names");
         if let Err(e) = app.runner.destroy(*id).await {
             tracing::warn!(sandbox = %id, error = %e, "cannot destroy it; trying again later");
