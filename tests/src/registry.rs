@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -131,7 +132,9 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// A tar with one executable at `/hello`: a program without libraries that prints its greeting.
 pub fn one_program() -> Vec<u8> {
-    let folder = std::env::temp_dir().join(format!("ift-hello-{}", std::process::id()));
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("ift-hello-{}-{number}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let (source, binary) = (folder.join("hello.c"), folder.join("hello"));
     std::fs::write(&source, "#include <stdio.h>\nint main(void) { puts(\"hello from one program\"); return 0; }\n")

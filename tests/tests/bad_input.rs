@@ -38,6 +38,10 @@ fn a_key_has_only_its_permissions() {
     api.post("/api-keys", json!({ "name": "reader", "permissions": [] })).expect_error(409);
     api.delete("/api-keys/reader").expect(204);
     reader.get("/sandbox").expect_error(401);
+    api.post("/api-keys", json!({ "name": "another", "permissions": [] })).expect(201);
+    let user = api.get("/users/me").expect(200).json()["id"].as_str().unwrap().to_owned();
+    api.delete(&format!("/api-keys/{user}/another")).expect(204);
+    api.get("/api-keys/another").expect_error(404);
 }
 
 #[test]

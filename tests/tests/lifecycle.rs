@@ -154,6 +154,33 @@ fn users_keys_organizations_and_snapshots_can_be_read() {
 }
 
 #[test]
+fn the_first_requests_after_a_start_find_the_default_snapshot() {
+    let world = World::new("first");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| world.sandbox());
+        }
+    });
+    assert_eq!(world.listed().len(), 8);
+}
+
+#[test]
+fn what_a_container_cannot_do_and_where_it_is() {
+    let world = World::new("class");
+    let api = world.api();
+    let id = world.sandbox();
+    for verb in ["pause", "fork"] {
+        api.post(&format!("/sandbox/{id}/{verb}"), json!({})).expect_error(422);
+    }
+    assert_eq!(api.post(&format!("/sandbox/{id}/public/true"), json!({})).expect(200).json()["public"], true);
+    assert_eq!(api.get(&format!("/sandbox/{id}")).expect(200).json()["public"], true);
+    let region = api.get(&format!("/sandbox/{id}")).expect(200).json()["target"].clone();
+    for path in ["/regions", "/shared-regions"] {
+        assert_eq!(api.get(path).expect(200).json()[0]["id"], region, "{path}");
+    }
+}
+
+#[test]
 fn clone_and_exec_on_the_control_plane() {
     let git = infield_tests::GitServer::start();
     let world = World::new("mission");
