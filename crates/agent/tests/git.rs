@@ -1,5 +1,7 @@
 //! `/git/*` against real repositories: local ones, and a web server around `git http-backend` with and without a password.
 
+#![allow(clippy::unwrap_used, reason = "a test that stops says where")]
+
 mod common;
 
 use common::git_server::GitServer;

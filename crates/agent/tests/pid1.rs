@@ -1,5 +1,7 @@
 //! The agent as a real PID 1, in namespaces of its own, also in an image that has next to nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test that stops says where")]
+
 mod common;
 
 use common::{AGENT, Agent, until};

@@ -1,5 +1,7 @@
 //! `/process/execute`, `/process/code-run` and the small routes.
 
+#![allow(clippy::unwrap_used, reason = "a test that stops says where")]
+
 mod common;
 
 use common::{Agent, until};

@@ -1,5 +1,7 @@
 //! The WebSocket that streams a command.
 
+#![allow(clippy::unwrap_used, reason = "a test that stops says where")]
+
 mod common;
 
 use common::{Agent, until};

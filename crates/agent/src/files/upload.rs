@@ -128,11 +128,11 @@ pub struct Parts {
 
 impl Parts {
     /// `None` when the request is not multipart; it is given back.
-    pub fn of(request: Request) -> Result<Self, Request> {
+    pub fn of(request: Request) -> Result<Self, Box<Request>> {
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         match content_type.and_then(boundary_of) {
             Some(boundary) => Ok(Self { body: request.into_body(), parser: Parser::new(&boundary, Limits::default()) }),
-            None => Err(request),
+            None => Err(Box::new(request)),
         }
     }
 

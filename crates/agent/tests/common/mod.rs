@@ -1,5 +1,5 @@
 //! Starts the agent as an ordinary process on a unix socket and speaks plain HTTP with it.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, reason = "helpers of tests; each test uses some of them")]
 
 pub mod git_server;
 
