@@ -1,6 +1,6 @@
 //! Compiles ranges of system call numbers into a binary search in classic BPF. Knows nothing of names or policy files.
 
-use super::{Rule, Test};
+use super::{Condition, Rule, Test};
 use infield_sys::seccomp::Insn;
 
 const LOAD: u16 = 0x20;
@@ -8,6 +8,7 @@ const JUMP: u16 = 0x05;
 const JUMP_EQ: u16 = 0x15;
 const JUMP_GE: u16 = 0x35;
 const JUMP_SET: u16 = 0x45;
+const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 
 const RET_ALLOW: u32 = 0x7fff_0000;
@@ -69,25 +70,33 @@ fn leaf(rule: &Rule) -> Vec<Insn> {
     match rule {
         Rule::Allow => vec![ret(RET_ALLOW)],
         Rule::Errno(errno) => vec![ret_errno(*errno)],
-        Rule::When { arg, test, otherwise } => {
-            // Low half of a 64-bit argument; both supported architectures are little-endian.
-            let mut code = vec![insn(LOAD, 0, 0, OFFSET_ARGS + 8 * arg)];
-            match test {
-                Test::NoneOfBits(bits) => {
-                    code.extend([insn(JUMP_SET, 0, 1, *bits), ret_errno(*otherwise), ret(RET_ALLOW)]);
-                }
-                Test::OneOf(values) => {
-                    for (i, value) in values.iter().enumerate() {
-                        // Over the remaining comparisons and the refusal.
-                        let over = (values.len() - i) as u8;
-                        code.push(insn(JUMP_EQ, over, 0, *value));
-                    }
-                    code.extend([ret_errno(*otherwise), ret(RET_ALLOW)]);
-                }
-            }
+        Rule::When { conditions, otherwise } => {
+            let mut code: Vec<Insn> = conditions.iter().flat_map(|c| condition(c, *otherwise)).collect();
+            code.push(ret(RET_ALLOW));
             code
         }
     }
+}
+
+/// Refuses, or goes on with what follows it.
+fn condition(Condition { arg, test }: &Condition, otherwise: u16) -> Vec<Insn> {
+    // Low half of a 64-bit argument; both supported architectures are little-endian.
+    let mut code = vec![insn(LOAD, 0, 0, OFFSET_ARGS + 8 * arg)];
+    match test {
+        Test::NoneOfBits(bits) => code.push(insn(JUMP_SET, 0, 1, *bits)),
+        Test::OneOf { mask, values } => {
+            if *mask != u32::MAX {
+                code.push(insn(AND, 0, 0, *mask));
+            }
+            for (i, value) in values.iter().enumerate() {
+                // Over the remaining comparisons and the refusal.
+                let over = (values.len() - i) as u8;
+                code.push(insn(JUMP_EQ, over, 0, *value));
+            }
+        }
+    }
+    code.push(ret_errno(otherwise));
+    code
 }
 
 #[cfg(test)]
@@ -99,6 +108,25 @@ pub(crate) mod interpreter {
         pub arch: u32,
         pub nr: u32,
         pub args: [u64; 6],
+    }
+
+    /// What the policy says, without a program. No rule: the number is unknown.
+    pub(crate) fn verdict(rule: Option<&Rule>, args: &[u64; 6]) -> u32 {
+        let errno = |e: u16| RET_ERRNO | u32::from(e);
+        let passes = |c: &Condition| {
+            let arg = args[c.arg as usize] as u32;
+            match &c.test {
+                Test::OneOf { mask, values } => values.contains(&(arg & mask)),
+                Test::NoneOfBits(bits) => arg & bits == 0,
+            }
+        };
+        match rule {
+            None => errno(38),
+            Some(Rule::Allow) => RET_ALLOW,
+            Some(Rule::Errno(e)) => errno(*e),
+            Some(Rule::When { conditions, .. }) if conditions.iter().all(passes) => RET_ALLOW,
+            Some(Rule::When { otherwise, .. }) => errno(*otherwise),
+        }
     }
 
     pub(crate) fn run(program: &[Insn], call: &Call) -> u32 {
@@ -115,6 +143,7 @@ pub(crate) mod interpreter {
                         k => (call.args[(k - OFFSET_ARGS) as usize / 8] >> (8 * ((k - OFFSET_ARGS) % 8))) as u32,
                     }
                 }
+                AND => accumulator &= i.k,
                 JUMP => pc += i.k as usize,
                 JUMP_EQ => pc += either(accumulator == i.k),
                 JUMP_GE => pc += either(accumulator >= i.k),
@@ -128,21 +157,26 @@ pub(crate) mod interpreter {
 
 #[cfg(test)]
 mod tests {
-    use super::interpreter::{Call, run};
+    use super::interpreter::{Call, run, verdict};
     use super::*;
     use proptest::prelude::*;
 
+    fn any_test() -> impl Strategy<Value = Test> {
+        let mask = prop_oneof![Just(u32::MAX), any::<u32>(), Just(15)];
+        let values = proptest::collection::vec(prop_oneof![any::<u32>(), 0u32..16], 1..40);
+        prop_oneof![
+            (mask, values).prop_map(|(mask, values)| Test::OneOf { mask, values }),
+            any::<u32>().prop_map(Test::NoneOfBits),
+        ]
+    }
+
     fn any_rule() -> impl Strategy<Value = Rule> {
+        let condition = (0u32..6, any_test()).prop_map(|(arg, test)| Condition { arg, test });
         prop_oneof![
             Just(Rule::Allow),
             (1u16..200).prop_map(Rule::Errno),
-            (0u32..6, proptest::collection::vec(any::<u32>(), 1..40), 1u16..200)
-                .prop_map(|(arg, values, otherwise)| Rule::When { arg, test: Test::OneOf(values), otherwise }),
-            (0u32..6, any::<u32>(), 1u16..200).prop_map(|(arg, bits, otherwise)| Rule::When {
-                arg,
-                test: Test::NoneOfBits(bits),
-                otherwise
-            }),
+            (proptest::collection::vec(condition, 1..4), 1u16..200)
+                .prop_map(|(conditions, otherwise)| Rule::When { conditions, otherwise }),
         ]
     }
 
@@ -152,22 +186,15 @@ mod tests {
         fn search_equals_scan(
             starts in proptest::collection::btree_map(1u32..3000, any_rule(), 0..300),
             first in any_rule(),
-            probes in proptest::collection::vec((0u32..3100, any::<u64>()), 50),
+            probes in proptest::collection::vec(
+                (0u32..3100, proptest::array::uniform6(prop_oneof![any::<u64>(), 0u64..16])), 50),
         ) {
             let ranges: Vec<(u32, Rule)> = std::iter::once((0, first)).chain(starts).collect();
             let program = compile(7, &ranges);
-            for (nr, arg) in probes {
+            for (nr, args) in probes {
                 let (_, rule) = ranges.iter().rev().find(|(start, _)| *start <= nr).unwrap();
-                let errno = |e: &u16| RET_ERRNO | u32::from(*e);
-                let expected = match rule {
-                    Rule::Allow => RET_ALLOW,
-                    Rule::Errno(e) => errno(e),
-                    Rule::When { test: Test::OneOf(v), otherwise, .. } =>
-                        if v.contains(&(arg as u32)) { RET_ALLOW } else { errno(otherwise) },
-                    Rule::When { test: Test::NoneOfBits(b), otherwise, .. } =>
-                        if arg as u32 & b == 0 { RET_ALLOW } else { errno(otherwise) },
-                };
-                prop_assert_eq!(run(&program, &Call { arch: 7, nr, args: [arg; 6] }), expected);
+                let expected = verdict(Some(rule), &args);
+                prop_assert_eq!(run(&program, &Call { arch: 7, nr, args }), expected);
             }
         }
     }
