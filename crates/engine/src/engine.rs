@@ -24,7 +24,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -383,8 +383,10 @@ fn prepare_dirs(config: &EngineConfig) -> Result<File, EngineError> {
         share(dir, mode, config.socket_group).map_err(dir_error(dir, "set the permissions"))?;
     }
     let path = run.join("runner.lock");
-    let lock = File::options().write(true).create(true).truncate(false).open(&path);
+    let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let lock = lock.map_err(dir_error(&path, "open the lock"))?;
+    // Whoever can open it can lock it, the API's user too.
+    lock.set_permissions(fs::Permissions::from_mode(0o600)).map_err(dir_error(&path, "set the permissions"))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(fs::TryLockError::WouldBlock) => Err(EngineError::Busy { path }),

@@ -6,7 +6,7 @@ use infield_api::runner::SandboxSpec;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Fields are only added, with defaults: a newer runner reads the records of an older one.
@@ -81,8 +81,10 @@ impl Records {
         // Records hold the sandboxes' environments, and with them secrets.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
         made.map_err(failed(&dir, "make the folder for"))?;
+        only_root(&dir, 0o700)?; // a folder of an earlier version
         let records = Self { dir };
         for path in records.files()? {
+            only_root(&path, 0o600)?;
             if path.extension().is_some_and(|e| e == "tmp") {
                 fs::remove_file(&path).map_err(failed(&path, "remove a half-written part of"))?;
             }
@@ -142,6 +144,10 @@ impl Records {
     }
 }
 
+fn only_root(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed(path, "make private"))
+}
+
 fn read(path: &Path) -> Result<Record> {
     let size = fs::metadata(path).map_err(failed(path, "read"))?.len();
     if size > RECORD_BYTES_MAX {
@@ -187,6 +193,8 @@ mod tests {
         fs::write(dir.join("half.tmp"), "{").unwrap();
         let records = Records::open(dir.clone()).unwrap();
         assert!(!dir.join("half.tmp").exists());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode(&dir), mode(&records.path(record.spec.id, "json"))), (0o700, 0o600));
         let (good, bad) = records.load().unwrap();
         assert_eq!((good, bad.len()), (vec![record.clone()], 1));
         records.remove(record.spec.id).unwrap();

@@ -4,13 +4,22 @@
 #![allow(clippy::unwrap_used)]
 
 use infield_engine::disk::{Backend, Disk, DiskConfig, DiskError};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::{
+    fs::StatVfsMountFlags,
+    mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount},
+};
 use std::{
     collections::HashSet,
     ffi::CString,
     fs::{self, File, OpenOptions},
     io::Write,
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::{MetadataExt, PermissionsExt},
+            process::CommandExt,
+        },
+    },
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -203,6 +212,51 @@ fn btrfs_comes_back() {
 #[test]
 fn ext4_comes_back() {
     a_killed_server_comes_back(Backend::Ext4Loop);
+}
+
+/// Sandboxes' files lie on disk unshifted: their root's set-uid programs would be the host root's.
+fn only_root_comes_near(backend: Backend) {
+    let home = Home::new();
+    let disk = home.open(backend);
+    let point = match backend {
+        Backend::Ext4Loop => disk.create("one", 64 * MIB).unwrap(),
+        _ => disk.create("one", 64 * MIB).unwrap().parent().unwrap().to_owned(),
+    };
+    let program = disk.path("one").join("u/id");
+    fs::copy("/usr/bin/id", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::write(disk.path("one").join("u/readable"), "secret").unwrap();
+    let safe = |when: &str| {
+        let flags = rustix::fs::statvfs(&point).unwrap().f_flag;
+        assert!(flags.contains(StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV), "{when}: {flags:?}");
+        for dir in ["pool", "disks"].map(|name| home.0.join(name)).iter().filter(|dir| dir.exists()) {
+            assert_eq!(fs::metadata(dir).unwrap().mode() & 0o7777, 0o700, "{when}: {}", dir.display());
+        }
+        let nobody = |program: &Path, arguments: &[&str]| Command::new(program).args(arguments).uid(65_534).output();
+        assert!(nobody(&program, &["-u"]).is_err(), "{when}: the program runs");
+        let file = disk.path("one").join("u/readable");
+        let read = nobody(Path::new("/bin/cat"), &[file.to_str().unwrap()]).unwrap();
+        assert!(!read.status.success() && read.stdout.is_empty(), "{when}: the file is readable");
+    };
+    safe("new");
+    // As an older server left it.
+    mount_remount(&point, MountFlags::BIND | MountFlags::NOATIME, c"").unwrap();
+    fs::set_permissions(home.0.join("pool"), fs::Permissions::from_mode(0o755)).unwrap();
+    let again = home.open(backend);
+    safe("taken over");
+    again.destroy("one").unwrap();
+    drop(disk);
+    again.close().unwrap();
+}
+
+#[test]
+fn btrfs_is_for_root_only() {
+    only_root_comes_near(Backend::Btrfs);
+}
+
+#[test]
+fn ext4_is_for_root_only() {
+    only_root_comes_near(Backend::Ext4Loop);
 }
 
 #[test]

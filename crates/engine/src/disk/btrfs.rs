@@ -45,8 +45,10 @@ impl Pool {
     pub fn open(data_dir: &Path, pool_bytes: Option<u64>) -> Result<Self, DiskError> {
         let (image, dir) = (data_dir.join("pool.img"), data_dir.join("pool"));
         let what = || format!("mount {} at {}", image.display(), dir.display());
-        fs::create_dir_all(&dir).map_err(DiskError::io(what()))?;
-        if host::mounted_at(&dir)?.as_deref() != Some("btrfs") {
+        host::private_dir(&dir)?;
+        if host::mounted_at(&dir)?.as_deref() == Some("btrfs") {
+            host::mend_mount(&dir)?;
+        } else {
             if !host::kernel_has("btrfs") {
                 return Err(DiskError::Unusable(
                     "this kernel has no btrfs; install its module (linux-modules-extra)".into(),
@@ -58,6 +60,7 @@ impl Pool {
             let device = loop_of(&image)?;
             host::mount_device(&device.path, &dir, "btrfs", MOUNT_OPTIONS).map_err(DiskError::io(what()))?;
         }
+        host::keep_private(&dir)?;
         let root = File::open(&dir).map_err(DiskError::io(what()))?;
         btrfs::enable_quota(root.as_fd()).map_err(DiskError::io(format!("turn on quotas of {}", dir.display())))?;
         let id = btrfs::filesystem_id(root.as_fd()).map_err(DiskError::io(what()))?;

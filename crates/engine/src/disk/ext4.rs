@@ -65,7 +65,7 @@ impl Images {
         }
         let (dir, images) = (data_dir.join("pool"), data_dir.join("disks"));
         for needed in [&dir, &images] {
-            fs::create_dir_all(needed).map_err(DiskError::io(format!("make {}", needed.display())))?;
+            host::private_dir(needed)?;
         }
         let stock = Stock {
             dir: images,
@@ -112,7 +112,7 @@ impl Images {
         let what = || format!("mount {} at {}", image.display(), point.display());
         fs::create_dir_all(&point).map_err(DiskError::io(what()))?;
         if host::mounted_at(&point)?.as_deref() == Some("ext4") {
-            return Ok(());
+            return host::mend_mount(&point);
         }
         let device = match loopdev::attached(&image).map_err(DiskError::io(what()))? {
             Some(found) => found,

@@ -3,13 +3,16 @@
 use super::DiskError;
 use rustix::{
     fs::{FlockOperation, flock, statvfs},
-    mount::{MountFlags, UnmountFlags, mount, unmount},
+    mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount},
 };
 use std::{
     ffi::CString,
     fs::{self, File, OpenOptions},
     io,
-    os::unix::{ffi::OsStringExt, fs::OpenOptionsExt},
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -18,11 +21,15 @@ const TOOL_DIRS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", 
 /// What a failed tool says beyond this is cut.
 const TOOL_MESSAGE_CHARS_MAX: usize = 500;
 
+/// A set-uid file counts in the overlay, which has flags of its own, and nowhere else.
+const MOUNT_FLAGS: MountFlags = MountFlags::NOATIME.union(MountFlags::NODEV).union(MountFlags::NOSUID);
+
 /// Only one server at a time opens a data directory's pool. Released with the file.
 pub fn lock(path: &Path) -> Result<File, DiskError> {
     let what = || format!("lock {}", path.display());
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     let file = file.map_err(DiskError::io(what()))?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(DiskError::io(what()))?;
     flock(&file, FlockOperation::LockExclusive).map_err(DiskError::os(what()))?;
     Ok(file)
 }
@@ -87,8 +94,27 @@ fn unescape(text: &str) -> PathBuf {
 
 pub fn mount_device(device: &Path, target: &Path, kind: &str, options: &str) -> Result<(), io::Error> {
     let options = CString::new(options)?;
-    let flags = MountFlags::NOATIME | MountFlags::NODEV;
-    mount(device, target, kind, flags, options.as_c_str()).map_err(io::Error::from)
+    mount(device, target, kind, MOUNT_FLAGS, options.as_c_str()).map_err(io::Error::from)
+}
+
+/// What is mounted at `path` gets the flags it must have: an earlier server may have mounted it with fewer.
+pub fn mend_mount(path: &Path) -> Result<(), DiskError> {
+    mount_remount(path, MOUNT_FLAGS | MountFlags::BIND, c"")
+        .map_err(DiskError::os(format!("remount {} with nosuid and nodev", path.display())))
+}
+
+/// Makes a folder, or takes the one there is, so that only root passes through it.
+pub fn private_dir(path: &Path) -> Result<(), DiskError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(DiskError::io(format!("make {}", path.display())))?;
+    keep_private(path)
+}
+
+/// Sandboxes' files lie on disk with their own owners, root's set-uid programs among them: no user of the host may
+/// reach them.
+pub fn keep_private(path: &Path) -> Result<(), DiskError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .map_err(DiskError::io(format!("make {} private", path.display())))
 }
 
 /// Unmounts; absent mounts are fine. `lazily` lets go even while something uses it.
