@@ -4,6 +4,8 @@ use super::error::{ImageError, Result};
 use std::fmt;
 
 const DOCKER_HUB: &str = "docker.io";
+/// Where Docker Hub keeps the images whose names have one part.
+const OFFICIAL: &str = "library/";
 /// The prefix of content ids.
 const SHA256: &str = "sha256:";
 
@@ -37,11 +39,12 @@ impl Reference {
             _ => (name, "latest"),
         };
         let (registry, repository) = match name.split_once('/') {
-            Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (host, rest.to_string()),
-            Some(_) => (DOCKER_HUB, name.to_string()),
-            None => (DOCKER_HUB, format!("library/{name}")),
+            Some((host, rest)) if names_host(host) => (host, rest),
+            _ => (DOCKER_HUB, name),
         };
         let registry = if registry == "index.docker.io" { DOCKER_HUB } else { registry };
+        let official = registry == DOCKER_HUB && !repository.contains('/');
+        let repository = if official { format!("{OFFICIAL}{repository}") } else { repository.to_string() };
         if registry.len() + repository.len() > NAME_BYTES_MAX {
             return Err("the name is too long");
         }
@@ -76,6 +79,11 @@ impl Reference {
     }
 }
 
+/// Tells a host from the first part of a repository's name.
+fn names_host(part: &str) -> bool {
+    part.contains(['.', ':']) || part == "localhost"
+}
+
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -103,14 +111,15 @@ fn is_tag(text: &str) -> bool {
     first && text.len() <= TAG_BYTES_MAX && text.bytes().all(|b| is_word(b) || b == b'.' || b == b'-')
 }
 
-/// The short spelling, as people write it: without the default registry.
+/// The short spelling, as people write it: without the default registry, unless it would be read as something else.
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (registry, mut name) = (&self.registry, self.repository.as_str());
-        if registry == DOCKER_HUB {
-            name = name.strip_prefix("library/").unwrap_or(name);
-        } else {
+        let mistakable = name.split_once('/').is_some_and(|(first, _)| names_host(first));
+        if registry != DOCKER_HUB || mistakable {
             write!(f, "{registry}/")?;
+        } else {
+            name = name.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/')).unwrap_or(name);
         }
         f.write_str(name)?;
         match &self.digest {
@@ -140,9 +149,16 @@ mod tests {
     fn short_names_belong_to_docker_hub() {
         let python = Reference::parse("python:3.12").unwrap();
         assert_eq!((python.registry(), python.to_string().as_str()), ("docker.io", "python:3.12"));
-        assert_eq!(Reference::parse("docker.io/library/python:3.12").unwrap(), python);
+        for same in ["docker.io/library/python:3.12", "docker.io/python:3.12", "library/python:3.12"] {
+            assert_eq!(Reference::parse(same).unwrap(), python, "{same}");
+        }
         for (text, shown) in [
             ("alpine", "alpine:latest"),
+            ("docker.io/alpine:3", "alpine:3"),
+            ("index.docker.io/alpine:3", "alpine:3"),
+            ("docker.io/library/a/b", "library/a/b:latest"),
+            ("docker.io/localhost/a", "docker.io/localhost/a:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest"),
             ("infield/base:1", "infield/base:1"),
             ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
             ("ghcr.io/x/y:z", "ghcr.io/x/y:z"),
@@ -183,6 +199,7 @@ mod tests {
                 let shown = parsed.to_string();
                 let again = Reference::parse(&shown).unwrap();
                 proptest::prop_assert_eq!(again.to_string(), shown);
+                proptest::prop_assert_eq!(again.registry(), parsed.registry());
                 proptest::prop_assert_eq!(again.repository(), parsed.repository());
                 proptest::prop_assert!(!parsed.repository().split('/').any(|part| part == ".."));
             }
