@@ -73,6 +73,30 @@ fn ways_out_are_closed() {
     assert!(!fds.contains("socket:") && !fds.contains("cgroup") && !fds.contains("memfd"), "{fds}");
 }
 
+/// What the kernel shares out by user or from one table: a sandbox gets no more than its part of it.
+#[test]
+fn what_one_sandbox_uses_up_others_still_have() {
+    let world = World::new("shares");
+    let (greedy, neighbour) = (world.sandbox(), world.sandbox());
+    let ask = |id, question: &str| -> i64 { world.sh(id, &format!("/bin/probe {question}")).1.trim().parse().unwrap() };
+    // Packet sockets under both their names (EAFNOSUPPORT); raw ones for ping are there.
+    assert_eq!((ask(greedy.id, "socket 17 3 768"), ask(greedy.id, "socket 2 10 768")), (-97, -97));
+    assert!(ask(greedy.id, "socket 2 3 1") > 0 && ask(greedy.id, "socket 10 1 0") > 0);
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(ask(greedy.id, "syscall 206"), -38, "io_setup");
+    let terminals = ask(greedy.id, "terminals");
+    assert!((200..=256).contains(&terminals), "{terminals}");
+    let before = ask(neighbour.id, "inotify");
+    let (id, data) = (greedy.id, world.data.clone());
+    let holder = std::thread::spawn(move || support::exec(&data, id, &["/bin/probe", "inotify", "hold"]));
+    eventually("the greedy one has all it can get", || ask(greedy.id, "inotify") == 0);
+    assert!(before > 0 && ask(neighbour.id, "inotify") == before);
+    let root = std::process::Command::new(support::probe()).arg("inotify").output().unwrap();
+    assert_ne!(root.stdout, b"0\n", "the host's root has none left");
+    world.runtime.block_on(world.engine().stop(greedy.id, true)).unwrap();
+    let _ = holder.join();
+}
+
 #[test]
 fn files_survive_and_hostile_ones_hurt_nobody() {
     let world = World::new("files");

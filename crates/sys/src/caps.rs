@@ -71,14 +71,34 @@ pub fn drop_bounding(keep: u64) -> io::Result<()> {
 pub fn with_fs_ids<T>(id: u32, work: impl FnOnce() -> T) -> io::Result<T> {
     let before = get()?;
     set_fs_ids(id);
-    let mut raised = before;
-    for word in &mut raised {
-        word.effective = word.permitted;
-    }
-    let outcome = set(&raised).map(|()| work());
+    let outcome = set(&raised(before)).map(|()| work());
     set_fs_ids(0);
     set(&before)?;
     outcome
+}
+
+/// Runs `work` with this thread's effective user id set to `id` and all permitted capabilities effective. For real root.
+pub fn with_effective_id<T>(id: u32, work: impl FnOnce() -> T) -> io::Result<T> {
+    let before = get()?;
+    set_effective_id(id)?;
+    let outcome = set(&raised(before)).map(|()| work());
+    set_effective_id(0)?;
+    set(&before)?;
+    outcome
+}
+
+fn raised(mut data: [Data; 2]) -> [Data; 2] {
+    for word in &mut data {
+        word.effective = word.permitted;
+    }
+    data
+}
+
+/// Raw, because libc's version changes every thread of the process. Real and saved id stay root's, which permits the way back.
+fn set_effective_id(id: u32) -> io::Result<()> {
+    const UNCHANGED: u32 = u32::MAX;
+    // SAFETY: no pointers; per thread.
+    check_long(unsafe { libc::syscall(libc::SYS_setresuid, UNCHANGED, id, UNCHANGED) }).map(|_| ())
 }
 
 fn set_fs_ids(id: u32) {

@@ -1,5 +1,6 @@
 //! Namespaces: leaving, entering, and making pairs of user and network namespace that no process lives in yet.
 
+use crate::caps;
 use crate::fd::{check, own};
 use std::ffi::{CString, c_int, c_void};
 use std::io;
@@ -24,13 +25,17 @@ pub struct Pair {
 
 /// Makes a pair. `proc` is an open `/proc` (`O_PATH` suffices), so that callers without a mounted one can use it.
 /// The caller must ignore SIGCHLD or not mind one.
+///
+/// The namespace belongs to `first`, not to root: what the kernel counts per user (inotify instances, timers, message queues,
+/// pending signals) it counts against the owner, too, so that otherwise all namespaces and host root shared one budget.
 pub fn make_pair(proc: BorrowedFd<'_>, first: u32, count: u32) -> io::Result<Pair> {
     let mut stack = vec![0u128; HELPER_STACK_BYTES / size_of::<u128>()];
     let top = stack.as_mut_ptr_range().end;
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::SIGCHLD;
     // SAFETY: `top` is the aligned end of a stack that stays alive until the helper has been killed and waited for below;
     // the helper touches nothing but its own stack.
-    let pid = check(unsafe { libc::clone(pause_forever, top.cast(), flags, ptr::null_mut()) })?;
+    let start = || check(unsafe { libc::clone(pause_forever, top.cast(), flags, ptr::null_mut()) });
+    let pid = caps::with_effective_id(first, start)??;
     let made = map_and_open(proc, pid, first, count);
     // SAFETY: ends our own helper; it is not collected before the wait, so the number is still its own.
     unsafe {

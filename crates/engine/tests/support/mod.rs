@@ -55,17 +55,25 @@ fn run(program: &str, args: &[&str]) -> String {
 /// The agent, compiled once per test program.
 pub fn agent() -> &'static Path {
     static AGENT: OnceLock<PathBuf> = OnceLock::new();
-    AGENT.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/agent.rs.in");
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("test-agent-{}", std::process::id()));
-        let out = path.to_str().unwrap();
-        let copy = format!("{out}.rs");
-        std::fs::copy(source, &copy).unwrap();
-        let flags = ["--edition", "2024", "-O", "-Ctarget-feature=+crt-static", "-Cpanic=abort", "-Cstrip=symbols"];
-        run("rustc", &[&flags[..], &["--crate-name", "test_agent", "-o", out, &copy]].concat());
-        std::fs::remove_file(copy).unwrap();
-        path
-    })
+    AGENT.get_or_init(|| compile("agent"))
+}
+
+/// The program that asks the kernel for scarce things; `/bin/probe` in the image.
+pub fn probe() -> &'static Path {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE.get_or_init(|| compile("probe"))
+}
+
+fn compile(name: &str) -> PathBuf {
+    let source = format!("{}/tests/support/{name}.rs.in", env!("CARGO_MANIFEST_DIR"));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("test-{name}-{}", std::process::id()));
+    let out = path.to_str().unwrap();
+    let copy = format!("{out}.rs");
+    std::fs::copy(source, &copy).unwrap();
+    let flags = ["--edition", "2024", "-O", "-Ctarget-feature=+crt-static", "-Cpanic=abort", "-Cstrip=symbols"];
+    run("rustc", &[&flags[..], &["--crate-name", name, "-o", out, &copy]].concat());
+    std::fs::remove_file(copy).unwrap();
+    path
 }
 
 /// A root file system with a few programs of this host and the libraries they name.
@@ -77,12 +85,13 @@ fn import_image(data: &Path) {
         files.extend(libraries.split_whitespace().filter(|w| w.starts_with('/')).map(str::to_owned));
     }
     let mut tar = tar::Builder::new(Vec::new());
-    for file in files {
-        let content = std::fs::read(&file).unwrap();
+    let named = files.iter().map(|file| (Path::new(file), file.as_str()));
+    for (file, name) in named.chain([(probe(), "/bin/probe")]) {
+        let content = std::fs::read(file).unwrap();
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o755);
-        tar.append_data(&mut header, file.trim_start_matches('/'), content.as_slice()).unwrap();
+        tar.append_data(&mut header, name.trim_start_matches('/'), content.as_slice()).unwrap();
     }
     let store = Store::open_for(data.join("images"), data).unwrap();
     store.import_tar(tar.into_inner().unwrap().as_slice(), IMAGE, &ImageConfig::default(), &Silent).unwrap();
