@@ -7,9 +7,12 @@ use crate::launch::{Input, Launch, launch};
 use crate::state::Shared;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 const DRAIN_BUFFER_BYTES: usize = 4 << 10;
+/// Whoever made the sandbox is waiting for its first answer; the entry point, which runs for long or idles, comes right after.
+const START_DELAY: Duration = Duration::from_millis(25);
 
 pub fn start(agent: &Shared) {
     let Some(first) = agent.entrypoint.first() else { return };
@@ -26,6 +29,7 @@ pub fn start(agent: &Shared) {
     };
     let agent = agent.clone();
     tokio::spawn(async move {
+        tokio::time::sleep(START_DELAY).await;
         let Ok(mut child) = launch(&agent, what).await else { return };
         let mut ignored = vec![0; DRAIN_BUFFER_BYTES];
         while child.out.read(&mut ignored).await.is_ok_and(|n| n > 0) {}
