@@ -24,8 +24,12 @@ pub const SLOTS_MAX: u32 = 16_384;
 /// Dead network namespaces wait at most this long for company, or until this many are there.
 const NETNS_LINGER: Duration = Duration::from_millis(250);
 const NETNS_BATCH_MAX: usize = 64;
-/// The refill thread looks this often whether creates are still running before it competes with them.
-const REFILL_POLITE_WAIT: Duration = Duration::from_millis(2);
+/// The refill thread keeps out of the way of creates, and of what their callers do next, until none ran for this long...
+const REFILL_QUIET: Duration = Duration::from_millis(20);
+/// ...unless fewer than this part of the slots is left.
+const REFILL_RESERVE_PART: usize = 4;
+/// Niceness of the background threads: whoever waits for a sandbox comes first.
+const BACKGROUND_NICE: i32 = 10;
 /// After a failure the refill thread waits before it tries again; meanwhile callers make their own and see the error.
 const REFILL_RETRY: Duration = Duration::from_secs(1);
 
@@ -125,6 +129,8 @@ pub(crate) struct Slots {
     state: Mutex<State>,
     wake: Condvar,
     creating: AtomicUsize,
+    /// When the last create ended.
+    created_at: Mutex<Option<Instant>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -134,6 +140,7 @@ pub(crate) struct Creating<'a>(&'a Slots);
 impl Drop for Creating<'_> {
     fn drop(&mut self) {
         self.0.creating.fetch_sub(1, Ordering::Relaxed);
+        *self.0.created_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
 
@@ -148,6 +155,7 @@ impl Slots {
             state: Mutex::new(state),
             wake: Condvar::new(),
             creating: AtomicUsize::new(0),
+            created_at: Mutex::default(),
             threads: Mutex::default(),
         })
     }
@@ -157,7 +165,11 @@ impl Slots {
         type Work = fn(&Slots);
         for (name, work) in [("slot-refill", Self::refill as Work), ("slot-cleanup", Self::clean_up as Work)] {
             let slots = Arc::clone(self);
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&slots))?;
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+                // Without it the background work only competes harder.
+                let _ = rustix::process::setpriority_process(None, BACKGROUND_NICE);
+                work(&slots);
+            })?;
             self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok(())
@@ -254,9 +266,8 @@ impl Slots {
             if state.closing {
                 return;
             }
-            // Creates in progress need the processors more, as long as there is something left to take.
-            if self.creating.load(Ordering::Relaxed) > 0 && !state.ready.is_empty() {
-                drop(self.wait(state, REFILL_POLITE_WAIT));
+            if state.ready.len() > self.target / REFILL_RESERVE_PART && self.is_busy() {
+                drop(self.wait(state, REFILL_QUIET));
                 continue;
             }
             drop(state);
@@ -269,6 +280,12 @@ impl Slots {
                 }
             }
         }
+    }
+
+    /// Creates are in progress, or were a moment ago.
+    fn is_busy(&self) -> bool {
+        let last = *self.created_at.lock().unwrap_or_else(PoisonError::into_inner);
+        self.creating.load(Ordering::Relaxed) > 0 || last.is_some_and(|at| at.elapsed() < REFILL_QUIET)
     }
 
     fn put(&self, slot: Slot) {
