@@ -1,8 +1,8 @@
 //! Control groups of sandboxes, on hosts with cgroup v1 controllers (also hybrid) and with v2. The only file that knows both.
 //!
 //! `<root>/infield-<tag>/s<slot>` bounds a whole sandbox. Commands live in `user` below it, with the memory and process limits
-//! the sandbox was asked for; the agent lives beside them with a little room of its own, so that neither a fork bomb nor a
-//! memory hog locks it out. Processes join by writing "0" to an inherited file: a write by the parent takes a system-wide
+//! the sandbox was asked for; the agent lives beside them with a little room of its own and the first turn at the processor,
+//! so that neither a fork bomb nor a memory hog locks it out. Processes join by writing "0" to an inherited file: a write by the parent takes a system-wide
 //! lock that now and then costs 20 ms.
 
 use std::collections::BTreeSet;
@@ -19,6 +19,12 @@ const AGENT_PIDS: u64 = 256;
 /// Room for the agent's memory above the sandbox's limit.
 const AGENT_MEMORY_BYTES: u64 = 64 << 20;
 const CPU_PERIOD_US: u64 = 100_000;
+/// Weight of all commands together when the agent wants to run, too: on v1 each of the agent's threads has 1024, on v2 the
+/// agent's group has the most there is and the commands the default. Who is alone gets everything.
+const USER_CPU_SHARES: &str = "64";
+const AGENT_CPU_WEIGHT: &str = "10000";
+/// v1 counts the buffers of TCP connections on top of other memory: this part of the sandbox's memory again.
+const TCP_MEMORY_DIVISOR: u64 = 4;
 /// A group stays busy for a moment after its last process has ended.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 const REMOVE_RETRY: Duration = Duration::from_micros(300);
@@ -167,7 +173,9 @@ impl Cgroups {
     /// Roots below which commands have a group of their own.
     fn user_roots(&self) -> BTreeSet<&Path> {
         match &self.base {
-            Hierarchies::V1 { memory, pids, .. } => [memory, pids].into_iter().map(PathBuf::as_path).collect(),
+            Hierarchies::V1 { cpu, memory, pids, .. } => {
+                [cpu, memory, pids].into_iter().map(PathBuf::as_path).collect()
+            }
             Hierarchies::V2(root) => BTreeSet::from([root.as_path()]),
         }
     }
@@ -222,6 +230,7 @@ impl Cgroups {
                 let cpu = cpu.join(&name);
                 write(&cpu.join("cpu.cfs_quota_us"), &quota.to_string())?;
                 write(&cpu.join("cpu.shares"), &(1024 * u64::from(limits.cpu_cores)).to_string())?;
+                write(&cpu.join(USER).join("cpu.shares"), USER_CPU_SHARES)?;
                 limit_memory_v1(&memory.join(&name), whole_memory)?;
                 limit_memory_v1(&memory.join(&name).join(USER), limits.memory_bytes)?;
                 write(&pids.join(&name).join("pids.max"), &whole_pids)?;
@@ -230,6 +239,7 @@ impl Cgroups {
             Hierarchies::V2(root) => {
                 let dir = root.join(&name);
                 write(&dir.join("cpu.max"), &format!("{quota} {CPU_PERIOD_US}"))?;
+                write(&dir.join(AGENT).join("cpu.weight"), AGENT_CPU_WEIGHT)?;
                 limit_memory_v2(&dir, whole_memory)?;
                 limit_memory_v2(&dir.join(USER), limits.memory_bytes)?;
                 write(&dir.join("pids.max"), &whole_pids)?;
@@ -353,6 +363,7 @@ fn write_if_there(path: &Path, value: &str) -> Result<()> {
 /// Memory and memory+swap get the same limit, so there is no swap. The kernel wants memory <= memory+swap at every moment:
 /// the order depends on whether the limit grows or shrinks, so whichever order works is taken.
 fn limit_memory_v1(dir: &Path, bytes: u64) -> Result<()> {
+    write_if_there(&dir.join("memory.kmem.tcp.limit_in_bytes"), &(bytes / TCP_MEMORY_DIVISOR).to_string())?;
     let (memory, both) = (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
     let value = bytes.to_string();
     if write(&memory, &value).is_ok() {
@@ -416,8 +427,15 @@ mod tests {
         let dir = root.join("s7");
         for group in [&root, &dir, &dir.join(AGENT), &dir.join(USER)] {
             fs::create_dir_all(group).unwrap();
-            let files =
-                ["cgroup.subtree_control", "cgroup.procs", "cpu.max", "memory.max", "memory.swap.max", "pids.max"];
+            let files = [
+                "cgroup.subtree_control",
+                "cgroup.procs",
+                "cpu.max",
+                "cpu.weight",
+                "memory.max",
+                "memory.swap.max",
+                "pids.max",
+            ];
             files.iter().for_each(|f| fs::write(group.join(f), "").unwrap());
         }
         let cgroups = Cgroups { base: Hierarchies::V2(root.clone()) };
