@@ -70,6 +70,16 @@ fn a_registry_through_the_api() {
     let reference = registry.push("tiny/hello", "2", &one_program(), json!({ "config": { "Env": ["A=b"] } }));
     let world = world("apipull");
     let api = world.api();
+    // Whoever only has a key sends the server nowhere near itself, unless its operator named the registry.
+    let near = api.post("/snapshots", json!({ "name": "near", "imageName": reference })).expect(200).json();
+    let near = near["id"].as_str().unwrap().to_owned();
+    infield_tests::eventually("the pull is refused", IMAGE_MAX, || {
+        let now = api.get(&format!("/snapshots/{near}")).expect(200).json();
+        assert!(now["state"] != "active", "{now}");
+        (now["state"] == "error" && now["errorReason"].as_str()?.contains("registries.json")).then_some(())
+    });
+    let registries = json!({ "plain_http": [registry.host] });
+    std::fs::write(world.data_dir.join("registries.json"), registries.to_string()).unwrap();
     let made = api.post("/snapshots", json!({ "name": "mine", "imageName": reference })).expect(200).json();
     let id = made["id"].as_str().unwrap().to_owned();
     infield_tests::eventually("the snapshot is active", IMAGE_MAX, || {

@@ -7,7 +7,7 @@
 use crate::cgroup::{CgroupError, Cgroups};
 use crate::disk::{Backend, Disk, DiskConfig, DiskError};
 use crate::error::{chain, internal};
-use crate::image::{Credentials, Image, ImageError, PullOptions, RegistriesConfig, Silent, Store};
+use crate::image::{Credentials, Image, ImageError, PullOptions, Reach, RegistriesConfig, Silent, Store};
 use crate::net::{Net, NetConfig, NetError};
 use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::{Parts, SlotError, Slots};
@@ -419,7 +419,9 @@ impl From<&Image> for ImageInfo {
 fn fetch(inner: &Inner, pull: PullImage) -> Result<ImageInfo, RunnerError> {
     let registries = RegistriesConfig::load(&inner.config.data_dir.join(RegistriesConfig::FILE))?;
     let auth = pull.username.zip(pull.password).map(|(username, password)| Credentials { username, password });
-    let options = PullOptions { auth, registries, platform: None };
+    // The caller may be any holder of an API key.
+    let reach = Some(Arc::new(Reach::new(crate::net::never_reached().chain([inner.config.subnet]))));
+    let options = PullOptions { auth, registries, platform: None, reach };
     let image = inner.runtime.block_on(inner.images.pull(&pull.reference, &options, &Silent))?;
     Ok(ImageInfo::from(&*image))
 }

@@ -10,7 +10,7 @@ use image_support::{
     tar,
 };
 use infield_engine::image::{
-    Credentials, Image, ImageError, Platform, Progress, PullOptions, RegistriesConfig, Silent, Store, Unit,
+    Credentials, Image, ImageError, Platform, Progress, PullOptions, Reach, RegistriesConfig, Silent, Store, Unit,
 };
 use std::{
     fs,
@@ -329,6 +329,41 @@ fn what_is_not_there_is_told_apart() {
     };
     let error = pull(&scratch, "tls.invalid/app:1", &tls).unwrap_err().to_string();
     assert!(error.contains("tls.invalid") && error.contains("cannot be reached"), "{error}");
+}
+
+#[test]
+fn callers_without_rights_reach_this_host_only_through_registries_that_were_named() {
+    let scratch = Scratch::new();
+    let registry = RealRegistry::start(&scratch);
+    push_small(&registry, "app");
+    let reach = Some(Arc::new(Reach::new([])));
+    let reference = format!("{}/app:1", registry.host);
+    let unnamed = PullOptions { reach: reach.clone(), ..PullOptions::default() };
+    let port = registry.host.rsplit_once(':').unwrap().1;
+    let localhost = format!("localhost:{port}");
+    let told: Vec<_> = [registry.host.as_str(), &localhost, "127.0.0.1:9", "169.254.169.254"]
+        .map(|host| (host, pull(&scratch, &format!("{host}/app:1"), &unnamed).unwrap_err()))
+        .into();
+    for (host, error) in &told {
+        assert!(matches!(error, ImageError::Forbidden { .. }), "{host}: {error}");
+        // Open or closed, it is the same to the caller.
+        assert_eq!(error.to_string().replace(host, "HOST"), told[0].1.to_string().replace(told[0].0, "HOST"));
+    }
+    let named = [
+        RegistriesConfig { plain_http: [registry.host.clone()].into(), ..RegistriesConfig::default() },
+        RegistriesConfig {
+            mirrors: [("any.example".to_string(), vec![format!("http://{}", registry.host)])].into(),
+            ..RegistriesConfig::default()
+        },
+    ];
+    for registries in named {
+        pull(&scratch, &reference, &PullOptions { registries, ..unnamed.clone() }).unwrap();
+    }
+    // What a named one answers is still not spelt out.
+    let registries = RegistriesConfig { plain_http: ["127.0.0.1:9".to_string()].into(), ..RegistriesConfig::default() };
+    let error = pull(&scratch, "127.0.0.1:9/app:1", &PullOptions { registries, ..unnamed }).unwrap_err();
+    assert!(matches!(&error, ImageError::Unreachable { why, .. } if why.contains("log")), "{error}");
+    assert!(!error.to_string().contains("refused"), "{error}");
 }
 
 #[test]

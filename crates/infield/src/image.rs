@@ -52,7 +52,7 @@ fn pull(reference: &str, username: Option<String>, args: &ImageArgs) -> Result<S
     let store = wire::images(&args.host)?;
     let password = std::env::var("INFIELD_REGISTRY_PASSWORD").ok();
     let auth = username.zip(password).map(|(username, password)| Credentials { username, password });
-    let options = PullOptions { auth, registries: wire::registries(&args.host)?, platform: None };
+    let options = PullOptions { auth, registries: wire::registries(&args.host)?, platform: None, reach: None };
     let bar = Bar::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let image = runtime.block_on(store.pull(reference, &options, &bar))?;

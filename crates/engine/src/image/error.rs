@@ -23,6 +23,11 @@ pub enum ImageError {
         "registry {registry} cannot be reached for {reference}: {why}; name an explicit registry or configure a mirror"
     )]
     Unreachable { reference: String, registry: String, why: String },
+    #[error(
+        "registry {registry} of {reference} is on this server or its own networks: name it in registries.json of the data \
+         directory, or pull with `infield image pull`"
+    )]
+    Forbidden { reference: String, registry: String },
     #[error("registry {registry} answered something unusable for {reference}: {why}")]
     Registry { reference: String, registry: String, why: String },
     #[error("{reference} is not made for {platform}; it offers {offered}")]
@@ -58,6 +63,17 @@ impl ImageError {
     pub(crate) fn os(what: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> ImageError {
         let what = what.into();
         move |errno| ImageError::Io { what, source: errno.into() }
+    }
+
+    /// Without what a stranger could explore networks with; the log has it.
+    pub(super) fn vague(self) -> Self {
+        match self {
+            Self::Unreachable { reference, registry, .. } | Self::Registry { reference, registry, .. } => {
+                let why = "it does not serve this image now, the server's log tells why".into();
+                Self::Unreachable { reference, registry, why }
+            }
+            other => other,
+        }
     }
 
     pub fn kind(&self) -> RunnerErrorKind {

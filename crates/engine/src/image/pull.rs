@@ -7,6 +7,7 @@ use super::{
     layer::LAYER_STORED_BYTES_MAX,
     manifest::{Descriptor, INDEX_DEPTH_MAX, ImageManifest, Manifest, Platform},
     progress::{Progress, Silent, Unit},
+    reach::Reach,
     reference::{Reference, sha256_of},
     registries::{Credentials, RegistriesConfig},
     registry::Registry,
@@ -32,6 +33,9 @@ pub struct PullOptions {
     pub registries: RegistriesConfig,
     /// `None` = this host's.
     pub platform: Option<Platform>,
+    /// `None` for root, who may pull from everywhere. Else registries that `registries` does not name must be within, and
+    /// errors tell less.
+    pub reach: Option<Arc<Reach>>,
 }
 
 impl Store {
@@ -47,7 +51,7 @@ impl Store {
         let mut errors = Vec::new();
         for endpoint in endpoints {
             let host = endpoint.host.clone();
-            let pulled = match Registry::new(endpoint, &reference) {
+            let pulled = match Registry::open(endpoint, &reference, options.reach.as_ref()).await {
                 Ok(registry) => Pull { store: self, registry, reference: &reference, options, progress }.run().await,
                 Err(error) => Err(error),
             };
@@ -55,7 +59,7 @@ impl Store {
                 Ok(image) => return Ok(image),
                 Err(error) => {
                     tracing::warn!(%reference, host, %error, "a registry could not serve an image");
-                    errors.push(error);
+                    errors.push(if options.reach.is_some() { error.vague() } else { error });
                 }
             }
         }

@@ -53,6 +53,8 @@ pub struct Endpoint {
     pub plain_http: bool,
     pub ca_file: Option<PathBuf>,
     pub credentials: Option<Credentials>,
+    /// The operator named it, so it may be anywhere.
+    pub named: bool,
 }
 
 impl RegistriesConfig {
@@ -79,19 +81,33 @@ impl RegistriesConfig {
     }
 
     fn endpoint(&self, name: &str) -> Endpoint {
-        let plain = name.strip_prefix("http://");
-        let host = plain.or_else(|| name.strip_prefix("https://")).unwrap_or(name).trim_end_matches('/');
+        let host = host_of(name);
         let served_by = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
         // Whoever names a certificate authority for a loopback registry means TLS.
         let loopback = is_loopback(host) && !self.ca_files.contains_key(host);
-        let plain_http = plain.is_some() || self.plain_http.contains(host) || loopback;
+        let plain_http = name.starts_with("http://") || self.plain_http.contains(host) || loopback;
         Endpoint {
             host: served_by.into(),
             plain_http: plain_http && !name.starts_with("https://"),
             ca_file: self.ca_files.get(host).cloned(),
             credentials: self.credentials.get(host).cloned(),
+            named: self.names(host),
         }
     }
+
+    fn names(&self, host: &str) -> bool {
+        let mut mirrors = self.mirrors.values().flatten();
+        self.plain_http.contains(host)
+            || self.ca_files.contains_key(host)
+            || self.credentials.contains_key(host)
+            || mirrors.any(|mirror| host_of(mirror) == host)
+    }
+}
+
+/// A mirror may be written with a scheme.
+fn host_of(name: &str) -> &str {
+    let bare = name.strip_prefix("http://").or_else(|| name.strip_prefix("https://"));
+    bare.unwrap_or(name).trim_end_matches('/')
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -121,6 +137,9 @@ mod tests {
         let users: Vec<_> = found.iter().map(|e| e.credentials.as_ref().map(|c| c.username.as_str())).collect();
         assert_eq!(users, [None, Some("o"), Some("u")]);
         assert!(!format!("{found:?}").contains("secret"));
+        // Credentials that come with a request are nobody's consent.
+        assert_eq!(found.iter().map(|e| e.named).collect::<Vec<_>>(), [true, true, false]);
+        assert!(config.names("mirror.example:5000") && !config.names("mirror.example"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use super::{
     error::{ImageError, Result},
     manifest::ACCEPTED,
+    reach::{Reach, Resolver},
     reference::Reference,
     registries::{Credentials, Endpoint},
 };
@@ -17,7 +18,7 @@ use reqwest::{
 use serde::Deserialize;
 use std::{
     error::Error,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -34,6 +35,7 @@ pub struct Registry {
     shown: String,
     repository: String,
     client: Client,
+    reach: Option<Arc<Reach>>,
     /// What the last challenge asked for; secret.
     authorization: Mutex<Option<HeaderValue>>,
 }
@@ -45,7 +47,18 @@ struct Token {
 }
 
 impl Registry {
-    pub fn new(endpoint: Endpoint, reference: &Reference) -> Result<Self> {
+    /// `reach` bounds where an endpoint may be that the operator did not name.
+    pub async fn open(endpoint: Endpoint, reference: &Reference, reach: Option<&Arc<Reach>>) -> Result<Self> {
+        let reach = reach.filter(|_| !endpoint.named).cloned();
+        if let Some(reach) = &reach
+            && !reach.allows_host(&endpoint.host).await
+        {
+            return Err(ImageError::Forbidden { reference: reference.to_string(), registry: endpoint.host });
+        }
+        Self::new(endpoint, reference, reach)
+    }
+
+    fn new(endpoint: Endpoint, reference: &Reference, reach: Option<Arc<Reach>>) -> Result<Self> {
         let unusable = |why: String| ImageError::Unreachable {
             reference: reference.to_string(),
             registry: endpoint.host.clone(),
@@ -56,10 +69,13 @@ impl Registry {
         let mut client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            .redirect(redirect::Policy::limited(REDIRECTS_MAX))
+            .redirect(redirects(reach.clone()))
             .https_only(!endpoint.plain_http)
             .referer(false)
             .user_agent(concat!("infield/", env!("CARGO_PKG_VERSION")));
+        if let Some(reach) = &reach {
+            client = client.dns_resolver(Resolver(reach.clone()));
+        }
         if let Some(path) = &endpoint.ca_file {
             let pem = std::fs::read(path).map_err(ImageError::io(format!("cannot read {}", path.display())))?;
             let found = reqwest::Certificate::from_pem_bundle(&pem);
@@ -74,6 +90,7 @@ impl Registry {
             repository: reference.repository().into(),
             endpoint,
             client,
+            reach,
             authorization: Mutex::default(),
         })
     }
@@ -201,6 +218,9 @@ impl Registry {
     /// point at plain-http services near this host.
     async fn fetch_token(&self, realm: &str, service: Option<String>) -> Result<HeaderValue> {
         let mut url = Url::parse(realm).map_err(|error| self.nonsense(format!("token server {realm:?}: {error}")))?;
+        if self.reach.as_ref().is_some_and(|reach| !reach.allows_text_of(&url)) {
+            return Err(self.nonsense(format!("token server {realm:?} is not allowed")));
+        }
         url.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", self.repository));
         if let Some(service) = service {
             url.query_pairs_mut().append_pair("service", &service);
@@ -216,6 +236,19 @@ impl Registry {
             serde_json::from_slice(&bytes).map_err(|_| self.nonsense("the token server sent no token".into()))?;
         secret(&format!("Bearer {}", token.token)).ok_or_else(|| self.nonsense("the token is unusable".into()))
     }
+}
+
+/// Names are looked at when they are resolved, bare addresses here.
+fn redirects(reach: Option<Arc<Reach>>) -> redirect::Policy {
+    redirect::Policy::custom(move |attempt| {
+        if attempt.previous().len() > REDIRECTS_MAX {
+            return attempt.error("too many redirects");
+        }
+        match &reach {
+            Some(reach) if !reach.allows_text_of(attempt.url()) => attempt.error("a redirect to a forbidden address"),
+            _ => attempt.follow(),
+        }
+    })
 }
 
 fn basic(credentials: &Credentials) -> String {

@@ -18,6 +18,11 @@ pub(crate) mod subnet;
 
 pub use error::{NetError, show};
 
+/// What no sandbox reaches wherever routes lead, and nobody else who only has an API key: metadata services among them.
+pub(crate) fn never_reached() -> impl Iterator<Item = (Ipv4Addr, u8)> {
+    rules::DENIED.into_iter()
+}
+
 use infield_sys::netlink::{Batch, NetlinkError, Protocol, Socket, with_netns};
 use resolver::Resolvers;
 use rules::RuleSet;

@@ -34,7 +34,7 @@ const UDP: u8 = 17;
 const DNS_PORT: u16 = 53;
 
 /// Never reachable, wherever the host's routes point.
-const DENIED: [(Ipv4Addr, u8); 7] = [
+pub const DENIED: [(Ipv4Addr, u8); 7] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
     (Ipv4Addr::new(169, 254, 0, 0), 16), // link-local; 169.254.169.254 is most clouds' metadata
