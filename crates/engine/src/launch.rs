@@ -4,6 +4,7 @@ use crate::cgroup::Limits;
 use crate::engine::{Entry, Inner, Live, Sandbox, not_found, share};
 use crate::error::{chain, internal};
 use crate::image::Image;
+use crate::probe::NoAnswer;
 use crate::record::{Process, RECORD_VERSION, Record, State};
 use crate::slot::{Slot, first_id};
 use crate::zygote::{Start, StartFds};
@@ -124,15 +125,22 @@ fn check(spec: &SandboxSpec) -> Result<(), RunnerError> {
 fn already_running(inner: &Inner, record: &Record) -> Result<Running, RunnerError> {
     let State::Running(process) = &record.state else { return Err(not_found(record.spec.id)) };
     let mut phases = Phases::begin();
-    let question = probe::ask(&inner.socket_path(record.spec.id));
-    let agent_version = question.and_then(probe::Question::answer).map_err(|e| silent(record.spec.id, &e))?;
+    let question = probe::ask(&inner.socket_path(record.spec.id)).map_err(NoAnswer::from);
+    let agent_version = question.and_then(probe::Question::answer).map_err(|e| no_answer(record.spec.id, e))?;
     phases.mark("agent");
     Ok(Running { ip: Some(inner.slots.parts.net.address(process.slot)), agent_version, phases: phases.list })
 }
 
-fn silent(id: SandboxId, error: &io::Error) -> RunnerError {
-    let message = format!("the agent of sandbox {id} does not answer ({error}); stop the sandbox and start it again");
-    RunnerError::new(RunnerErrorKind::Unavailable, message)
+fn no_answer(id: SandboxId, why: NoAnswer) -> RunnerError {
+    match why {
+        NoAnswer::Silent(error) => {
+            let message =
+                format!("the agent of sandbox {id} does not answer ({error}); stop the sandbox and start it again");
+            RunnerError::new(RunnerErrorKind::Unavailable, message)
+        }
+        // Waiting would not help: it is in the sandbox's own files or in what was asked for.
+        NoAnswer::Refused(reason) => RunnerError::new(RunnerErrorKind::Invalid, reason),
+    }
 }
 
 fn create(inner: &Arc<Inner>, entry: &mut Entry, spec: SandboxSpec) -> Result<Running, RunnerError> {
@@ -225,7 +233,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// From a slot and a saved record to an answering agent.
-    fn run(&mut self, record: &mut Record, slot: Slot) -> Result<(Live, String), RunnerError> {
+    fn run(&mut self, record: &mut Record, mut slot: Slot) -> Result<(Live, String), RunnerError> {
         let spec = &record.spec;
         let id = spec.id;
         self.phases.mark("record");
@@ -233,7 +241,7 @@ impl Work<'_> {
         let root = self.make_root(spec, &slot, &hostname)?;
         let limits = Limits { cpu_cores: spec.cpu, memory_bytes: spec.memory_mib * MIB };
         let parts = &self.inner.slots.parts;
-        parts.cgroups.limit(slot.number, limits).map_err(|e| internal(&e))?;
+        parts.limit(&mut slot, limits)?;
         if spec.network_block_all {
             parts.net.set_blocked(slot.number, true).map_err(|e| internal(&e))?;
         }
@@ -246,7 +254,7 @@ impl Work<'_> {
             )
         })?;
         // Waits in the socket's queue until the agent accepts: nothing polls for readiness.
-        let question = probe::ask(&socket).map_err(|e| silent(id, &e))?;
+        let question = probe::ask(&socket).map_err(|e| no_answer(id, e.into()))?;
         self.phases.mark("socket");
         let (mut live, netns) = self.start(spec, slot, &root, &listener, hostname)?;
         // From here on the agent holds the only listening end: when it dies, the question fails at once.
@@ -256,7 +264,7 @@ impl Work<'_> {
         record.state = State::Running(live.process.clone());
         self.inner.records.save(record).map_err(|e| internal(&e))?;
         self.phases.mark("record2");
-        let agent_version = question.answer().map_err(|e| silent(id, &e))?;
+        let agent_version = question.answer().map_err(|e| no_answer(id, e))?;
         self.phases.mark("agent");
         Ok((live, agent_version))
     }

@@ -5,7 +5,7 @@
 //! Network namespaces are given up a little later and together: the kernel takes a batch down as cheaply as one, and not
 //! while somebody waits for a new sandbox.
 
-use crate::cgroup::{CgroupError, Cgroups, JoinFiles};
+use crate::cgroup::{CgroupError, Cgroups, JoinFiles, Limits};
 use crate::net::{Net, NetError};
 use crate::zygote::{ZygoteError, Zygotes};
 use std::collections::{BTreeSet, VecDeque};
@@ -81,6 +81,17 @@ impl Parts {
                 self.take_down(number);
                 Err(error)
             }
+        }
+    }
+
+    /// Sets the limits. Groups that somebody tidied away since the slot was taken are made again.
+    pub(crate) fn limit(&self, slot: &mut Slot, limits: Limits) -> Result<(), SlotError> {
+        match self.cgroups.limit(slot.number, limits) {
+            Err(_) if !self.cgroups.intact(slot.number) => {
+                slot.join = self.cgroups.create(slot.number)?;
+                Ok(self.cgroups.limit(slot.number, limits)?)
+            }
+            other => Ok(other?),
         }
     }
 
