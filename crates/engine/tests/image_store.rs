@@ -5,6 +5,8 @@
 mod image_support;
 
 use image_support::{Entry, Overlay, Scratch, tar};
+use infield_api::runner::RunnerErrorKind;
+use infield_engine::disk::HOST_RESERVE_BYTES;
 use infield_engine::image::{Image, ImageConfig, ImageError, Silent, Store};
 use sha2::{Digest, Sha256};
 use std::{
@@ -12,6 +14,7 @@ use std::{
     fs,
     io::Read,
     os::unix::net::UnixStream,
+    path::PathBuf,
     sync::{Arc, Barrier},
 };
 
@@ -281,4 +284,45 @@ fn only_root_reaches_the_files_of_images() {
     let scratch = Scratch::new();
     import(&scratch.store(), "x:1", "x");
     assert_eq!(fs::metadata(scratch.path("store")).unwrap().permissions().mode() & 0o7777, 0o700);
+}
+
+/// A file system of its own for the store.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(path: PathBuf, bytes: u64) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        rustix::mount::mount("tmpfs", &path, "tmpfs", rustix::mount::MountFlags::empty(), options.as_c_str()).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn an_image_does_not_take_the_hosts_last_bytes() {
+    let scratch = Scratch::new();
+    let gzip = |plain: &[u8]| {
+        let mut stored = Vec::new();
+        flate2::read::GzEncoder::new(plain, flate2::Compression::fast()).read_to_end(&mut stored).unwrap();
+        stored
+    };
+    let zeros = "0".repeat(160 << 20);
+    let bomb = gzip(&tar(&[Entry::file("zeros", &zeros)]));
+    {
+        let _room_for_a_part = Small::new(scratch.path("store"), HOST_RESERVE_BYTES + (80 << 20));
+        let store = scratch.store();
+        let error = store.import_tar(&bomb[..], "bomb:1", &ImageConfig::default(), &Silent).unwrap_err();
+        assert!(matches!(&error, ImageError::Exhausted { why } if why.contains("reserve")), "{error}");
+        assert_eq!((count(&scratch, "tmp"), count(&scratch, "layers")), (0, 0));
+        import(&store, "small:1", "fits");
+    }
+    let _no_room = Small::new(scratch.path("store"), HOST_RESERVE_BYTES / 2);
+    let error = scratch.store().import_tar(&bomb[..], "bomb:1", &ImageConfig::default(), &Silent).unwrap_err();
+    assert_eq!(error.kind(), RunnerErrorKind::Exhausted, "{error}");
 }

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use host::{find_tool, free_bytes, kernel_has};
+pub(crate) use host::{check_reserve, find_tool, free_bytes, kernel_has};
 
 /// No new disk when the filesystem under the data directory has less than this left: a full one would break every sandbox.
 pub const HOST_RESERVE_BYTES: u64 = 1 << 30;

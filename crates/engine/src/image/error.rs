@@ -48,6 +48,9 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
+    /// The request is fine, the host has no room for it.
+    #[error("{why}")]
+    Exhausted { why: String },
     #[error("{why}")]
     Setup { why: String },
 }
@@ -82,6 +85,7 @@ impl ImageError {
             E::Missing { .. } | E::NotInRegistry { .. } => RunnerErrorKind::NotFound,
             E::Unreachable { .. } => RunnerErrorKind::Unavailable,
             E::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => RunnerErrorKind::Exhausted,
+            E::Exhausted { .. } => RunnerErrorKind::Exhausted,
             E::Io { .. } | E::Setup { .. } => RunnerErrorKind::Internal,
             _ => RunnerErrorKind::Invalid,
         }

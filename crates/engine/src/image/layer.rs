@@ -3,6 +3,7 @@
 use super::{
     error::{ImageError, Result},
     progress::Progress,
+    staging,
     unpack::{self, Unpacked},
 };
 use sha2::{Digest, Sha256};
@@ -15,6 +16,9 @@ use std::{
 pub const LAYER_STORED_BYTES_MAX: u64 = 64 << 30;
 /// The tar stream of one layer: its files, plus a header and padding for each.
 const LAYER_STREAM_BYTES_MAX: u64 = unpack::LAYER_BYTES_MAX + (unpack::LAYER_ENTRIES_MAX << 10);
+/// Unpacked or downloaded, before the free space is looked at again. Far less than the reserve: every 512 of these bytes
+/// can make a directory, which takes a block.
+pub const ROOM_CHECK_BYTES: u64 = 32 << 20;
 const READ_BUFFER_BYTES: usize = 256 << 10;
 /// Memory a zstd frame may ask for: 128 MiB, the format's own recommended limit.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
@@ -28,7 +32,8 @@ pub struct Layer {
 /// Unpacks the stream, whatever its compression, into the empty directory `root`.
 pub fn unpack(stored: impl Read, root: &Path, progress: &dyn Progress) -> Result<Layer> {
     let counted = Counted { inner: stored, progress, left: LAYER_STORED_BYTES_MAX };
-    let mut plain = Hashing::new(Bounded { inner: decompress(counted)?, left: LAYER_STREAM_BYTES_MAX });
+    let plain = Bounded { inner: decompress(counted)?, left: LAYER_STREAM_BYTES_MAX };
+    let mut plain = Hashing::new(Roomy { inner: plain, root, unchecked: 0 });
     let unpacked = unpack::unpack(&mut plain, root)?;
     Ok(Layer { diff_id: plain.finish(), unpacked })
 }
@@ -102,6 +107,25 @@ impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.inner.read(buffer)?;
         self.left = self.left.checked_sub(got as u64).ok_or_else(too_large)?;
+        Ok(got)
+    }
+}
+
+/// Stops when the file system that is unpacked to runs full: a few MiB of gzip can hold a terabyte of zeros.
+struct Roomy<'a, R> {
+    inner: R,
+    root: &'a Path,
+    unchecked: u64,
+}
+
+impl<R: Read> Read for Roomy<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.unchecked >= ROOM_CHECK_BYTES {
+            staging::check_room(self.root).map_err(|error| io::Error::new(io::ErrorKind::StorageFull, error))?;
+            self.unchecked = 0;
+        }
+        let got = self.inner.read(buffer)?;
+        self.unchecked += got as u64;
         Ok(got)
     }
 }

@@ -4,14 +4,14 @@
 use super::{
     config::{DOCUMENT_BYTES_MAX, Document},
     error::{ImageError, Result},
-    layer::LAYER_STORED_BYTES_MAX,
+    layer::{LAYER_STORED_BYTES_MAX, ROOM_CHECK_BYTES},
     manifest::{Descriptor, INDEX_DEPTH_MAX, ImageManifest, Manifest, Platform},
     progress::{Progress, Silent, Unit},
     reach::Reach,
     reference::{Reference, sha256_of},
     registries::{Credentials, RegistriesConfig},
     registry::Registry,
-    staging::{Staged, Staging},
+    staging::{self, Staged, Staging},
     store::{Image, Store},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -219,6 +219,7 @@ impl Pull<'_> {
         if download.got > 0 && !resumed {
             download.restart().await.map_err(ImageError::io("cannot start a download again"))?;
         }
+        let mut unchecked = 0;
         while let Some(piece) = answer.chunk().await.map_err(|error| self.registry.unreachable(&error))? {
             download.got += piece.len() as u64;
             if download.got > layer.size {
@@ -231,6 +232,11 @@ impl Pull<'_> {
                 .await
                 .map_err(ImageError::io(format!("cannot store layer {}", layer.digest)))?;
             self.progress.advance(piece.len() as u64);
+            unchecked += piece.len() as u64;
+            if unchecked >= ROOM_CHECK_BYTES {
+                staging::check_room(self.store.dir())?;
+                unchecked = 0;
+            }
         }
         match download.got == layer.size {
             true => Ok(()),

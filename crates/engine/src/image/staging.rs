@@ -10,6 +10,7 @@ use super::{
     store::{Image, LayerMeta, Store},
     unpack,
 };
+use crate::disk::{self, DiskError};
 use rustix::{
     fs::{self, FlockOperation, Mode, OFlags},
     io::Errno,
@@ -45,6 +46,7 @@ fn temporary_name() -> String {
 impl Staging {
     pub(super) fn begin(store: &Store) -> Result<Self> {
         let lock = lock(store.dir(), FlockOperation::LockShared)?;
+        check_room(store.dir())?;
         loop {
             let dir = store.dir().join("tmp").join(temporary_name());
             match fs::mkdir(&dir, Mode::from_raw_mode(0o700)) {
@@ -122,6 +124,14 @@ impl Drop for Staging {
         // Best effort: what stays is swept when the store is opened next.
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Sandboxes' disks live on the same file system as a rule: an image must not take their last bytes.
+pub(super) fn check_room(path: &Path) -> Result<()> {
+    disk::check_reserve(path, disk::HOST_RESERVE_BYTES).map_err(|error| match error {
+        DiskError::Io { what, source } => ImageError::Io { what, source },
+        other => ImageError::Exhausted { why: other.to_string() },
+    })
 }
 
 pub(super) fn lock(store: &Path, how: FlockOperation) -> Result<OwnedFd> {

@@ -69,6 +69,7 @@ pub(super) fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> ru
 pub(super) fn unreadable(source: io::Error) -> ImageError {
     match source.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => ImageError::Archive { why: source.to_string() },
+        io::ErrorKind::StorageFull => ImageError::Exhausted { why: source.to_string() },
         _ => ImageError::Io { what: "cannot read the archive".into(), source },
     }
 }
