@@ -193,6 +193,78 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+fn connections(world: &World) -> u64 {
+    world.on_host(|| fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap().trim().parse().unwrap())
+}
+
+/// Sends one packet to each of many ports.
+fn spray(netns: &OwnedFd, packets: u32) {
+    with_netns(netns.as_fd(), || {
+        let sockets: Vec<_> = (0..4).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
+        for n in 0..packets {
+            let port = 1_024 + (n / 4 % 60_000) as u16;
+            let _ = sockets[n as usize % 4].send_to(b"x", (INTERNET, port));
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn one_sandbox_cannot_fill_the_hosts_connection_table() {
+    const BURST: u64 = 4_000;
+    const FLOWS: u64 = 8_192;
+    let world = World::new();
+    let net = world.open("tst9", [10, 66, 0, 0]);
+    let (noisy, quiet) = (plug(&world, &net, 0), plug(&world, &net, 1));
+    let kept = with_netns(noisy.as_fd(), || TcpStream::connect((INTERNET, 80))).unwrap().unwrap();
+    let start = Instant::now();
+    spray(&noisy, 40_000);
+    let (now, spent) = (connections(&world), start.elapsed().as_secs() + 1);
+    assert!(now >= BURST / 2, "the test tried too little: {now}");
+    assert!(now <= BURST + spent * 1_000 + 100, "{now} connections after {spent} s");
+    // In time the rate would let any number in; the count does not.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(8) {
+        spray(&noisy, 10_000);
+    }
+    let now = connections(&world);
+    assert!((BURST..=FLOWS + 100).contains(&now), "{now} connections");
+    // Neighbours do not notice, and what was open stays so.
+    assert_eq!(reach(&quiet, &format!("{INTERNET}:80")).as_deref(), Some(HOST));
+    let mut seen = String::new();
+    (&kept).read_to_string(&mut seen).unwrap();
+    assert_eq!(seen, HOST);
+    // A restart of the server is no new allowance, and the next sandbox of the slot starts afresh.
+    drop(net);
+    let net = world.open("tst9", [10, 66, 0, 0]);
+    spray(&noisy, 10_000);
+    assert!(connections(&world) <= FLOWS + 100);
+    world.on_host(|| net.unplug(0)).unwrap();
+    let next = plug(&world, &net, 0);
+    eventually("the slot's next sandbox has its share", || {
+        ask(&next, &format!("{INTERNET}:80"), Duration::from_secs(1)).as_deref() == Some(HOST)
+    });
+}
+
+#[test]
+fn a_one_way_stream_of_packets_is_one_connection() {
+    let world = World::new();
+    let net = world.open("tsta", [10, 66, 0, 0]);
+    let netns = plug(&world, &net, 0);
+    let receiver = with_netns(world.internet.as_fd(), || UdpSocket::bind((INTERNET, 7_777))).unwrap().unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let sender = with_netns(netns.as_fd(), || UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+    let mut got = 0;
+    for _ in 0..12_000 {
+        sender.send_to(b"x", (INTERNET, 7_777)).unwrap();
+        while receiver.recv(&mut [0; 8]).is_ok() {
+            got += 1;
+        }
+    }
+    assert!(got > 11_000, "{got} of 12000 packets came through");
+    assert!(connections(&world) < 100);
+}
+
 #[test]
 fn sandboxes_reach_the_internet_and_nothing_of_the_host() {
     let world = World::new();

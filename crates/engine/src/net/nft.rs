@@ -51,6 +51,8 @@ pub struct Hook {
 
 pub const HOOK_FORWARD: u32 = 2;
 pub const SET_INTERVAL: u32 = 4;
+/// Rules add elements, each with a state of its own.
+const SET_DYNAMIC: u32 = 0x20;
 /// Types are for `nft list` only; a concatenation is its parts shifted together by 6 bits.
 pub const TYPE_ADDRESS: u32 = 7;
 pub const TYPE_IFNAME: u32 = 41;
@@ -124,6 +126,19 @@ impl Change {
             a.be32(3, flags);
             a.be32(4, key_type);
             a.be32(5, key_bytes as u32);
+            a.be32(10, id);
+        });
+    }
+    /// A set that rules fill: what it counts is kept for each address.
+    pub fn add_meter(&mut self, set: &str, addresses_max: u32) {
+        self.sets += 1;
+        let id = self.sets;
+        self.message("make nft meter", NEWSET, CREATE, |a| {
+            a.str(2, set);
+            a.be32(3, SET_DYNAMIC);
+            a.be32(4, TYPE_ADDRESS);
+            a.be32(5, 4);
+            a.nest(9, |a| a.be32(1, addresses_max));
             a.be32(10, id);
         });
     }
@@ -225,6 +240,19 @@ pub enum Expr {
     ReplyDirection,
     /// Some rule of the host rewrote the destination.
     DestinationRewritten,
+    /// The first packet of a connection: it has no entry in the connection table yet.
+    Unconfirmed,
+    /// The source begins more connections a second than this, after a burst.
+    FlowRateOver {
+        meter: &'static str,
+        per_second: u64,
+        burst: u32,
+    },
+    /// The source has more connections than this.
+    FlowsOver {
+        meter: &'static str,
+        count: u32,
+    },
     SourceWithin(u32, u32),
     OifNotPrefix(String),
     Counter,
@@ -245,6 +273,7 @@ const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
 const CT_STATE_ESTABLISHED: u32 = 1 << 1;
 const CT_STATE_RELATED: u32 = 1 << 2;
+const CT_STATUS_CONFIRMED: u32 = 1 << 3;
 const CT_STATUS_DST_NAT: u32 = 1 << 5;
 const BASE_NETWORK: u32 = 1;
 const BASE_TRANSPORT: u32 = 2;
@@ -298,6 +327,21 @@ impl Expr {
                 load_ct(a, CT_DIRECTION);
                 compare(a, EQUAL, &[1]);
             }
+            Self::Unconfirmed => {
+                load_ct(a, CT_STATUS);
+                mask_register(a, &CT_STATUS_CONFIRMED.to_ne_bytes());
+                compare(a, EQUAL, &[0; 4]);
+            }
+            Self::FlowRateOver { meter, per_second, burst } => by_source(a, meter, "limit", |a| {
+                a.bytes(1, &per_second.to_be_bytes());
+                a.bytes(2, &1u64.to_be_bytes());
+                a.be32(3, *burst);
+                a.be32(5, 1); // over, not up to
+            }),
+            Self::FlowsOver { meter, count } => by_source(a, meter, "connlimit", |a| {
+                a.be32(1, *count);
+                a.be32(2, 1); // over, not up to
+            }),
             Self::SourceWithin(network, mask) => {
                 load_payload(a, BASE_NETWORK, IPV4_SOURCE_AT, 4, REG_1);
                 mask_register(a, &mask.to_be_bytes());
@@ -374,6 +418,19 @@ fn lookup(a: &mut Attrs, set: &str, inverted: bool) {
         if inverted {
             a.be32(5, 1);
         }
+    });
+}
+/// Asks the source address's own copy of an expression, which is made at the first packet.
+fn by_source(a: &mut Attrs, meter: &str, name: &str, data: impl FnOnce(&mut Attrs)) {
+    load_payload(a, BASE_NETWORK, IPV4_SOURCE_AT, 4, REG_1);
+    expression(a, "dynset", |a| {
+        a.str(1, meter);
+        a.be32(3, 0); // add
+        a.be32(4, REG_1);
+        a.nest(7, |a| {
+            a.str(1, name);
+            a.nest(2, data);
+        });
     });
 }
 fn verdict(a: &mut Attrs, code: i32, chain: Option<&str>) {

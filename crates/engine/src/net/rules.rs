@@ -3,6 +3,7 @@
 //! A packet *from* a sandbox must come from its own link with its own address; it may answer connections others opened to
 //! it, ask the resolvers, and go out by a link that carries a default route. It never reaches the host, another sandbox (of
 //! any server here), link-local and metadata addresses, containers and virtual machines on private bridges, or IPv6.
+//! It begins connections at a bounded rate and keeps a bounded number of them, for the host's table of connections is one.
 //! A packet *to* a sandbox must belong to a connection that is already known. The host itself may open connections.
 //!
 //! Chains and fixed sets are replaced whole in one transaction; the sets `slots` and `egress` hold the live sandboxes and
@@ -32,6 +33,14 @@ const POSTROUTING: Hook = Hook { kind: "nat", number: 4, priority: 100 };
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const DNS_PORT: u16 = 53;
+
+/// Connections of one sandbox: a share of the table that all of the host's connections need (262,144 entries on most).
+const FLOWS_MAX: u32 = 8_192;
+/// Ended connections stay in the table for minutes without counting as open, so beginning them is bounded too.
+const FLOWS_PER_SECOND_MAX: u64 = 1_000;
+const FLOWS_BURST_MAX: u32 = 4_000;
+/// The same for every subnet: a set cannot change its size.
+const METER_ADDRESSES_MAX: u32 = 65_536;
 
 /// Never reachable, wherever the host's routes point.
 pub const DENIED: [(Ipv4Addr, u8); 7] = [
@@ -69,6 +78,10 @@ impl RuleSet<'_> {
         change.add_set("resolvers", 0, nft::TYPE_ADDRESS, 4);
         change.add_set("uplinks", 0, nft::TYPE_IFNAME, nft::IFNAME_BYTES);
         change.add_set("denied", nft::SET_INTERVAL, nft::TYPE_ADDRESS, 4);
+        // Not emptied below: a restart of the server is no new allowance.
+        for meter in ["flow_rates", "flows"] {
+            change.add_meter(meter, METER_ADDRESSES_MAX);
+        }
         for set in ["slots", "egress", "resolvers", "uplinks", "denied"] {
             change.flush_set(set);
         }
@@ -103,7 +116,11 @@ impl RuleSet<'_> {
         use Expr::{
             Accept, DestinationIn, DestinationNotUnicast, DestinationRewritten, Drop, Established, IifPrefix, Jump,
             Masquerade, NotIpv4, OifNotIn, OifNotPrefix, OifPrefix, Port, ReplyDirection, SourceNotIn, SourceWithin,
+            Unconfirmed,
         };
+        const FLOW_RATE_OVER: Expr =
+            Expr::FlowRateOver { meter: "flow_rates", per_second: FLOWS_PER_SECOND_MAX, burst: FLOWS_BURST_MAX };
+        const FLOWS_OVER: Expr = Expr::FlowsOver { meter: "flows", count: FLOWS_MAX };
         let own = || self.link_prefix.to_owned();
         let any = || LINK_PREFIX.to_owned();
         let resolvers = |protocol| vec![DestinationIn("resolvers"), Port(protocol, DNS_PORT), Accept];
@@ -132,6 +149,8 @@ impl RuleSet<'_> {
                     vec![SourceNotIn("slots"), Drop],
                     vec![Established, ReplyDirection, Accept],
                     vec![SourceNotIn("egress"), Drop],
+                    vec![Unconfirmed, FLOW_RATE_OVER, Drop],
+                    vec![Unconfirmed, FLOWS_OVER, Drop],
                     resolvers(UDP),
                     resolvers(TCP),
                     vec![DestinationIn("denied"), Drop],
