@@ -32,6 +32,8 @@ fn a_sandbox_is_what_was_promised() {
     for needed in [" /proc/sys ro", " /sys ro", " /dev ro", " /proc/keys ro", " /dev/shm rw,nosuid,nodev,noexec"] {
         assert!(mounts.contains(needed), "{needed} not in\n{mounts}");
     }
+    let (_, devices) = world.sh(spec.id, "ls /sys/devices/virtual/block /sys/fs; cat /sys/block/*/loop/backing_file");
+    assert!(!devices.contains("loop0\n") && !devices.contains("btrfs") && !devices.contains("pool.img"), "{devices}");
     assert!(!mounts.contains("/work") && !mounts.contains("infield-promised"), "host paths are visible:\n{mounts}");
     // Commands do not live in the agent's groups.
     let (_, groups) = world.sh(spec.id, "cat /proc/self/cgroup");
@@ -164,6 +166,20 @@ fn bombs_stay_inside_and_the_agent_answers() {
     assert_eq!(world.sh(neighbour.id, "echo fine").1, "fine\n");
     world.runtime.block_on(world.engine().stop(spec.id, true)).unwrap();
     let _ = bomb.join();
+}
+
+#[test]
+fn prepared_groups_that_somebody_tidies_away_are_no_loss() {
+    let world = World::new("tidy");
+    let base = format!("infield-{}", infield_engine::tag_of(&world.data).unwrap());
+    let hierarchies = || std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|h| h.path().join(&base));
+    eventually("slots are ready", || support::Footprint::of(&world).groups == 4);
+    for group in hierarchies().filter_map(|h| std::fs::read_dir(h).ok()).flatten().flatten().map(|entry| entry.path()) {
+        // Plain files cannot be removed and stay.
+        let _ = (std::fs::remove_dir(group.join("user")), std::fs::remove_dir(group));
+    }
+    let spec = world.sandbox();
+    assert_eq!(world.sh(spec.id, "echo fine").1, "fine\n");
 }
 
 #[test]
