@@ -16,6 +16,8 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoctorConfig {
     pub data_dir: PathBuf,
+    /// The image store; by default `images` in the data directory.
+    pub image_dir: PathBuf,
     pub subnet: (Ipv4Addr, u8),
     pub listen: SocketAddr,
 }
@@ -79,6 +81,7 @@ mod tests {
         let data_dir = std::env::temp_dir().join(format!("infield-doctor-{}", std::process::id()));
         let config = DoctorConfig {
             data_dir: data_dir.clone(),
+            image_dir: data_dir.join("images"),
             subnet: (Ipv4Addr::new(10, 231, 0, 0), 16),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
@@ -98,10 +101,26 @@ mod tests {
     }
 
     #[test]
+    fn the_image_store_is_tried_where_it_is() {
+        let config = DoctorConfig {
+            data_dir: std::env::temp_dir(),
+            image_dir: PathBuf::from("/proc/sys"), // nothing can be made there
+            subnet: (Ipv4Addr::new(10, 231, 0, 0), 16),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let checks = check(&config);
+        let found = checks.iter().find(|c| c.name == "idmapped mounts").unwrap();
+        assert_eq!(found.status, Status::Fail);
+        assert!(found.found.contains("/proc/sys"), "{found:?}");
+        assert!(checks.iter().any(|c| c.name == "overlay" && c.status == Status::Ok));
+    }
+
+    #[test]
     fn a_port_in_use_and_a_taken_subnet_are_told() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let config = DoctorConfig {
             data_dir: std::env::temp_dir(),
+            image_dir: std::env::temp_dir().join("images"),
             subnet: (Ipv4Addr::new(8, 8, 8, 0), 24),
             listen: listener.local_addr().unwrap(),
         };

@@ -23,19 +23,29 @@ const FREE_BYTES_GOOD: u64 = 20 << 30;
 /// Ids the trial maps; the first range sandboxes use.
 const FIRST_ID: u32 = 1 << 20;
 const IDS: u32 = 65_536;
+const IDMAPPED: &str = "idmapped mounts";
 
 pub fn check(config: &DoctorConfig) -> Vec<Check> {
     let place = existing(&config.data_dir);
-    let mut checks = match Scratch::new(&existing(&config.data_dir.join("images"))) {
-        Ok(scratch) => vec![idmapped(&scratch.0), overlay(&scratch.0), layer_options(&scratch.0)],
-        Err(e) => vec![fail(
-            "overlay",
-            format!("cannot write below {}: {e}", place.display()),
-            "choose another folder with --data-dir",
-        )],
-    };
+    let mut checks = vec![images(&existing(&config.image_dir))];
+    match Scratch::new(&place) {
+        Ok(scratch) => checks.extend([overlay(&scratch.0), layer_options(&scratch.0)]),
+        Err(e) => checks.push(unwritable("overlay", &place, &e, "--data-dir")),
+    }
     checks.extend([disks(), free_space(&place), image_tool()]);
     checks
+}
+
+/// Layers are mounted with shifted owners from where they lie.
+fn images(place: &Path) -> Check {
+    match Scratch::new(place) {
+        Ok(scratch) => idmapped(&scratch.0),
+        Err(e) => unwritable(IDMAPPED, place, &e, "--image-dir or --data-dir"),
+    }
+}
+
+fn unwritable(name: &'static str, place: &Path, error: &io::Error, flag: &str) -> Check {
+    fail(name, format!("cannot write below {}: {error}", place.display()), format!("choose another folder with {flag}"))
 }
 
 /// The nearest folder that is there already.
@@ -65,13 +75,12 @@ impl Drop for Scratch {
 }
 
 fn idmapped(scratch: &Path) -> Check {
-    const NAME: &str = "idmapped mounts";
     match user_namespace().and_then(|user| clone_tree(&scratch.join("lower"), Some(user.as_fd()), 0)) {
-        Ok(_) => ok(NAME, format!("work below {}", place_of(scratch))),
+        Ok(_) => ok(IDMAPPED, format!("work below {}", place_of(scratch))),
         Err(e) => fail(
-            NAME,
+            IDMAPPED,
             format!("refused below {}: {e}", place_of(scratch)),
-            "put the data directory on ext4, xfs or btrfs with --data-dir",
+            "put the image store on ext4, xfs or btrfs with --image-dir, or all with --data-dir",
         ),
     }
 }
