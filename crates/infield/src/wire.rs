@@ -4,7 +4,7 @@ use crate::{cli::HostArgs, paths::Paths, serve::http};
 use anyhow::{Context, Result, anyhow};
 use infield_api::runner::Runner;
 use infield_client::RemoteRunner;
-use infield_control::{App, ControlConfig};
+use infield_control::{App, ControlConfig, Limits};
 pub use infield_engine::Engine;
 use infield_engine::{
     EngineConfig,
@@ -38,10 +38,20 @@ pub async fn api(paths: &Paths, public_url: Option<String>) -> Result<Api> {
     let url = std::env::var(DATABASE_URL_ENV).ok().filter(|url| !url.is_empty());
     let store = Store::open(&url.unwrap_or_else(|| paths.database_url())).await.context("cannot open the database")?;
     let runner: Arc<dyn Runner> = Arc::new(RemoteRunner::new(paths.run()));
-    let config = ControlConfig { public_url, ..ControlConfig::default() };
+    let config = ControlConfig { public_url, limits: limits(paths)?, ..ControlConfig::default() };
     let control = App::new(config, store.clone(), runner.clone());
     let gateway = Gateway::new(control.directory(), runner, GatewayConfig::default());
     Ok(Api { store, control, gateway })
+}
+
+/// A sandbox may have all of this host.
+fn limits(paths: &Paths) -> Result<Limits> {
+    let cores = std::thread::available_parallelism().context("cannot count the processors")?;
+    let memory = rustix::system::sysinfo();
+    let disk = rustix::fs::statvfs(&paths.data)
+        .with_context(|| format!("cannot ask for the size of the file system of {}", paths.data.display()))?;
+    let memory_bytes = memory.totalram.saturating_mul(u64::from(memory.mem_unit));
+    Ok(Limits::of_host(cores.get(), memory_bytes, disk.f_blocks.saturating_mul(disk.f_frsize)))
 }
 
 /// The key of an empty database, or another one when the local command line has none.
@@ -80,7 +90,7 @@ pub fn engine(host: &HostArgs, socket_group: Option<u32>) -> Result<EngineConfig
 /// The same settings for the doctor.
 pub fn doctor(host: &HostArgs, listen: SocketAddr) -> Result<DoctorConfig> {
     let EngineConfig { data_dir, subnet, .. } = engine(host, None)?;
-    Ok(DoctorConfig { data_dir, subnet, listen })
+    Ok(DoctorConfig { data_dir, image_dir: image_dir(host), subnet, listen })
 }
 
 /// The image store of this host, for commands that work without a server.
