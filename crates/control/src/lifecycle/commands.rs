@@ -16,6 +16,7 @@ use crate::{
 use axum::http::StatusCode;
 use infield_api::{
     SandboxId,
+    runner::RunnerErrorKind,
     sandbox::CreateSandbox,
     state::{DesiredState, SandboxState},
 };
@@ -111,17 +112,21 @@ pub async fn intend_destroy(app: &App, row: SandboxRow) -> ApiResult<Option<Sand
     Ok(Some(row))
 }
 
-/// Waits for `started`; a failure within that time is the caller's 400 (503 when the runner could not be reached).
+/// Waits for `started`; a failure within that time is the caller's 400 (503 when the runner could not be reached, 500 when
+/// the host failed).
 async fn brought_up(app: &App, id: SandboxId, mut waiting: Waiting) -> ApiResult<(SandboxRow, Took)> {
     let done = async { waiting.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) };
-    let Ok(Some(Outcome { row: Some(row), unavailable, took })) = tokio::time::timeout(ANSWER_WITHIN, done).await
-    else {
+    let Ok(Some(Outcome { row: Some(row), failed, took })) = tokio::time::timeout(ANSWER_WITHIN, done).await else {
         let row = app.store.sandbox(id).await?;
         let row = row.ok_or_else(|| ApiError::not_found(format!("Sandbox with ID or name {id} not found")))?;
         return Ok((row, Took::default()));
     };
     if matches!(row.state, SandboxState::Error | SandboxState::BuildFailed) {
-        let status = if unavailable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
+        let status = match failed {
+            Some(RunnerErrorKind::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            Some(RunnerErrorKind::Internal) => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        };
         let reason = row.error_reason.as_deref().unwrap_or("no reason given");
         return Err(ApiError::new(status, format!("Sandbox {id} failed to start: {reason}")));
     }

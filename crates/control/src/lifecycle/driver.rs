@@ -56,8 +56,8 @@ pub enum Look {
 pub struct Outcome {
     /// `None` when the row is gone.
     pub row: Option<SandboxRow>,
-    /// It failed because the runner could not be reached.
-    pub unavailable: bool,
+    /// Why create or start failed.
+    pub failed: Option<RunnerErrorKind>,
     pub took: Option<Took>,
 }
 
@@ -121,7 +121,7 @@ impl Driver {
 
     /// Steps until there is nothing to do.
     async fn round(&self, id: SandboxId, fresh: Option<SandboxRow>, look: Look) -> Outcome {
-        let mut outcome = Outcome { row: fresh, unavailable: false, took: None };
+        let mut outcome = Outcome { row: fresh, failed: None, took: None };
         if outcome.row.is_none() {
             outcome.row = self.read(id).await;
         }
@@ -131,16 +131,16 @@ impl Driver {
             let was = (row.state, row.desired);
             let step = plan(row.state, row.desired, &seen);
             seen = Seen::NotAsked;
-            let (settled, unavailable, took) = match step {
+            let (settled, failed, took) = match step {
                 Step::Rest => return outcome,
-                Step::Record { state, desired, reason } => (settled(state, desired, reason), false, None),
+                Step::Record { state, desired, reason } => (settled(state, desired, reason), None, None),
                 Step::Create | Step::Start => self.bring_up(row, &step).await,
-                Step::Stop => (self.take_down(row).await, false, None),
-                Step::Destroy => (self.destroy(row.id).await, false, None),
+                Step::Stop => (self.take_down(row).await, None, None),
+                Step::Destroy => (self.destroy(row.id).await, None, None),
             };
             let began = Instant::now();
             let changed = self.write(row, was, settled).await;
-            outcome.unavailable = unavailable;
+            outcome.failed = failed;
             outcome.took = took.map(|took| Took { store_us: began.elapsed().as_micros() as u64, ..took });
             outcome.row = match changed {
                 Some(row) => Some(row),
@@ -150,7 +150,7 @@ impl Driver {
     }
 
     /// Create or start, patient with a runner that is restarting.
-    async fn bring_up(&self, row: &SandboxRow, step: &Step) -> (Settled, bool, Option<Took>) {
+    async fn bring_up(&self, row: &SandboxRow, step: &Step) -> (Settled, Option<RunnerErrorKind>, Option<Took>) {
         let began = Instant::now();
         let verb = if *step == Step::Create { "creating" } else { "starting" };
         let mut pause = BACKOFF_FIRST;
@@ -178,7 +178,7 @@ impl Driver {
                 _ => error.to_string(),
             };
             tracing::warn!(sandbox = %row.id, %reason, "{verb} failed");
-            return (settled(SandboxState::Error, DesiredState::Started, Some(reason)), unavailable, None);
+            return (settled(SandboxState::Error, DesiredState::Started, Some(reason)), Some(error.kind), None);
         }
     }
 
@@ -293,11 +293,11 @@ fn settled(state: SandboxState, desired: DesiredState, reason: Option<String>) -
     Settled { state, desired, reason, daemon_version: None }
 }
 
-fn came_up(running: Running, began: Instant) -> (Settled, bool, Option<Took>) {
+fn came_up(running: Running, began: Instant) -> (Settled, Option<RunnerErrorKind>, Option<Took>) {
     let mut settled = settled(SandboxState::Started, DesiredState::Started, None);
     settled.daemon_version = Some(running.agent_version);
     let runner_us = began.elapsed().as_micros() as u64;
-    (settled, false, Some(Took { runner_us, phases: running.phases, store_us: 0 }))
+    (settled, None, Some(Took { runner_us, phases: running.phases, store_us: 0 }))
 }
 
 /// What the host is told: platform variables first, then the user's, then identity.

@@ -26,6 +26,9 @@ async fn a_create_that_fails_is_400_with_the_reason_and_can_be_deleted() {
     assert_eq!(w.delete("/sandbox/s").await.status, 200);
     assert_eq!(w.state(s["id"].as_str().unwrap()).await, "gone");
     w.until("destroyed on the host too", async |w| w.sim.count("destroy") == 1).await;
+    w.sim.trouble("create", Trouble::Fail(RunnerErrorKind::Internal, "the host broke"));
+    let broken = w.post("/sandbox", json!({"name": "t"})).await;
+    assert_eq!(broken.status, 500, "what the caller did not cause is no 400: {}", broken.text);
 }
 
 #[tokio::test]
