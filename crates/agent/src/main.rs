@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         ["--listen", socket, "--config", file] => {
             named(socket, file).and_then(|(listener, config)| run(listener, config))
         }
-        [word] if *word == WORKER_ARGUMENT => run_git_worker(),
+        [word] if *word == WORKER_ARGUMENT => run_git_worker(std::env::var_os("SSL_CERT_FILE").map(Into::into)),
         _ => Err("usage: infield-agent [--listen SOCKET --config FILE]".into()),
     };
     match outcome {

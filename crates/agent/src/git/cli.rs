@@ -45,9 +45,7 @@ fn git(dir: Option<&Path>, args: &[&str]) -> Result<()> {
     }
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
     command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
-    if std::env::var_os("GIT_SSH_COMMAND").is_none() {
-        command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
-    }
+    command.args(["-c", "core.sshCommand=ssh -oBatchMode=yes"]);
     let output = command.output().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {
             let message = "SSH remotes need git and ssh in the image, and this image has no git; use an https URL";

@@ -13,7 +13,7 @@ use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Trans
 use git2::{Error, ErrorClass, ErrorCode, Remote};
 use infield_api::toolbox::{DaemonErrorCode as Code, Secret};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -72,11 +72,11 @@ pub fn allow(access: Access) {
     *ACCESS.lock().unwrap_or_else(PoisonError::into_inner) = Some(access);
 }
 
-/// Teaches libgit2 `http` and `https`.
-pub fn register() -> Result<(), Error> {
-    infield_sys::agent_git::prepare(&["http", "https"], |remote: &Remote<'_>| {
+/// Teaches libgit2 `http` and `https`. `named` holds authorities to trust instead of the image's usual ones.
+pub fn register(named: Option<PathBuf>) -> Result<(), Error> {
+    infield_sys::agent_git::prepare(&["http", "https"], move |remote: &Remote<'_>| {
         let access = ACCESS.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
-        Transport::smart(remote, true, Http { client: Arc::new(Client::new(access)) })
+        Transport::smart(remote, true, Http { client: Arc::new(Client::new(access, named.as_deref())) })
     })
 }
 
@@ -115,9 +115,9 @@ fn to_git2(failure: &GitFailure) -> Error {
 }
 
 impl Client {
-    fn new(access: Access) -> Self {
+    fn new(access: Access, named: Option<&Path>) -> Self {
         let tls = TlsConfig::builder()
-            .root_certs(RootCerts::Specific(Arc::new(authorities())))
+            .root_certs(RootCerts::Specific(Arc::new(authorities(named))))
             .disable_verification(access.any_certificate)
             .build();
         let config = Agent::config_builder()
@@ -222,12 +222,11 @@ fn checked(answer: Response<Body>, base: &str) -> Result<Response<Body>, GitFail
 }
 
 /// The bundled authorities and those of the image.
-fn authorities() -> Vec<Certificate<'static>> {
+fn authorities(named: Option<&Path>) -> Vec<Certificate<'static>> {
     let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|der| Certificate::from_der(der).to_owned());
     let mut all: Vec<_> = bundled.collect();
-    let named = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
-    let system = named.into_iter().chain(SYSTEM_AUTHORITIES.iter().map(std::path::PathBuf::from));
-    if let Some(pem) = system.into_iter().find_map(|path| read_authorities(&path)) {
+    let mut system = named.into_iter().chain(SYSTEM_AUTHORITIES.iter().map(Path::new));
+    if let Some(pem) = system.find_map(read_authorities) {
         let items = ureq::tls::parse_pem(&pem).filter_map(Result::ok);
         all.extend(items.filter_map(|item| match item {
             PemItem::Certificate(certificate) => Some(certificate),

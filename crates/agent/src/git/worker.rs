@@ -8,17 +8,19 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::error::Error;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 
 /// The argument that makes this program the worker.
 pub const WORKER_ARGUMENT: &str = "git-worker";
 
-pub fn run() -> std::result::Result<(), Box<dyn Error>> {
+/// `authorities` = a file of certificates that the caller's surroundings name.
+pub fn run(authorities: Option<PathBuf>) -> std::result::Result<(), Box<dyn Error>> {
     // Before the job arrives, because it may hold a password.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let mut text = Vec::new();
     std::io::stdin().read_to_end(&mut text)?;
     let job: Job = serde_json::from_slice(&text)?;
-    http::register()?;
+    http::register(authorities)?;
     let outcome = match perform(job) {
         Ok(value) => Outcome::Done(value),
         Err(failure) => Outcome::Failed(failure),

@@ -307,14 +307,7 @@ impl Expr {
                 load_meta(a, META_OIFNAME, REG_1);
                 lookup(a, set, true);
             }
-            Self::DestinationNotUnicast => {
-                expression(a, "fib", |a| {
-                    a.be32(1, REG_1);
-                    a.be32(2, FIB_RESULT_ADDRTYPE);
-                    a.be32(3, FIB_DESTINATION);
-                });
-                compare(a, NOT_EQUAL, &RTN_UNICAST.to_ne_bytes());
-            }
+            Self::DestinationNotUnicast => destination_not_unicast(a),
             Self::Port(protocol, port) => {
                 load_meta(a, META_L4PROTO, REG_1);
                 compare(a, EQUAL, &[*protocol]);
@@ -357,6 +350,15 @@ impl Expr {
             Self::Jump(chain) => verdict(a, VERDICT_JUMP, Some(chain)),
         }
     }
+}
+
+fn destination_not_unicast(a: &mut Attrs) {
+    expression(a, "fib", |a| {
+        a.be32(1, REG_1);
+        a.be32(2, FIB_RESULT_ADDRTYPE);
+        a.be32(3, FIB_DESTINATION);
+    });
+    compare(a, NOT_EQUAL, &RTN_UNICAST.to_ne_bytes());
 }
 
 fn expression(a: &mut Attrs, name: &str, data: impl FnOnce(&mut Attrs)) {

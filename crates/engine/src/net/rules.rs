@@ -113,17 +113,9 @@ impl RuleSet<'_> {
     }
 
     fn chains(&self) -> Vec<Chain> {
-        use Expr::{
-            Accept, DestinationIn, DestinationNotUnicast, DestinationRewritten, Drop, Established, IifPrefix, Jump,
-            Masquerade, NotIpv4, OifNotIn, OifNotPrefix, OifPrefix, Port, ReplyDirection, SourceNotIn, SourceWithin,
-            Unconfirmed,
-        };
-        const FLOW_RATE_OVER: Expr =
-            Expr::FlowRateOver { meter: "flow_rates", per_second: FLOWS_PER_SECOND_MAX, burst: FLOWS_BURST_MAX };
-        const FLOWS_OVER: Expr = Expr::FlowsOver { meter: "flows", count: FLOWS_MAX };
+        use Expr::{Drop, Established, IifPrefix, Jump, Masquerade, OifNotPrefix, OifPrefix, SourceWithin};
         let own = || self.link_prefix.to_owned();
         let any = || LINK_PREFIX.to_owned();
-        let resolvers = |protocol| vec![DestinationIn("resolvers"), Port(protocol, DNS_PORT), Accept];
         vec![
             ("prerouting", Some(PREROUTING), vec![vec![IifPrefix(own()), Jump("from_sandbox")]]),
             ("input", Some(INPUT), vec![vec![IifPrefix(own()), Jump("to_host")]]),
@@ -132,7 +124,7 @@ impl RuleSet<'_> {
                 Some(FORWARD),
                 vec![
                     vec![IifPrefix(own()), Jump("outward")],
-                    vec![OifPrefix(own()), Established, Accept],
+                    vec![OifPrefix(own()), Established, Expr::Accept],
                     vec![OifPrefix(own()), Drop],
                 ],
             ),
@@ -141,52 +133,69 @@ impl RuleSet<'_> {
                 Some(POSTROUTING),
                 vec![vec![SourceWithin(self.subnet.network, self.subnet.mask()), OifNotPrefix(any()), Masquerade]],
             ),
-            (
-                "from_sandbox",
-                None,
-                vec![
-                    vec![NotIpv4, Drop],
-                    vec![SourceNotIn("slots"), Drop],
-                    vec![Established, ReplyDirection, Accept],
-                    vec![SourceNotIn("egress"), Drop],
-                    vec![Unconfirmed, FLOW_RATE_OVER, Drop],
-                    vec![Unconfirmed, FLOWS_OVER, Drop],
-                    resolvers(UDP),
-                    resolvers(TCP),
-                    vec![DestinationIn("denied"), Drop],
-                    vec![DestinationNotUnicast, Drop],
-                ],
-            ),
-            (
-                "to_host",
-                None,
-                vec![
-                    vec![NotIpv4, Drop],
-                    vec![SourceNotIn("slots"), Drop],
-                    vec![Established, ReplyDirection, Accept],
-                    vec![SourceNotIn("egress"), Drop],
-                    resolvers(UDP),
-                    resolvers(TCP),
-                    vec![Drop],
-                ],
-            ),
-            (
-                "outward",
-                None,
-                vec![
-                    vec![NotIpv4, Drop],
-                    vec![SourceNotIn("slots"), Drop],
-                    vec![OifPrefix(any()), Drop],
-                    vec![SourceNotIn("egress"), Drop],
-                    resolvers(UDP),
-                    resolvers(TCP),
-                    vec![DestinationRewritten, Drop],
-                    vec![OifNotIn("uplinks"), Drop],
-                    vec![Accept],
-                ],
-            ),
+            ("from_sandbox", None, from_sandbox()),
+            ("to_host", None, to_host()),
+            ("outward", None, outward()),
         ]
     }
+}
+
+type Rules = Vec<Vec<Expr>>;
+
+/// Name servers stay reachable where everything else near the host is not.
+fn resolvers(protocol: u8) -> Vec<Expr> {
+    vec![Expr::DestinationIn("resolvers"), Expr::Port(protocol, DNS_PORT), Expr::Accept]
+}
+
+/// What every packet of a sandbox meets first: spoofing, the bounds on connections, forbidden destinations.
+fn from_sandbox() -> Rules {
+    use Expr::{
+        Accept, DestinationIn, DestinationNotUnicast, Drop, Established, FlowRateOver, FlowsOver, NotIpv4,
+        ReplyDirection, SourceNotIn, Unconfirmed,
+    };
+    let rate_over = FlowRateOver { meter: "flow_rates", per_second: FLOWS_PER_SECOND_MAX, burst: FLOWS_BURST_MAX };
+    vec![
+        vec![NotIpv4, Drop],
+        vec![SourceNotIn("slots"), Drop],
+        vec![Established, ReplyDirection, Accept],
+        vec![SourceNotIn("egress"), Drop],
+        vec![Unconfirmed, rate_over, Drop],
+        vec![Unconfirmed, FlowsOver { meter: "flows", count: FLOWS_MAX }, Drop],
+        resolvers(UDP),
+        resolvers(TCP),
+        vec![DestinationIn("denied"), Drop],
+        vec![DestinationNotUnicast, Drop],
+    ]
+}
+
+/// From a sandbox to an address of this host: answers and name servers, nothing else.
+fn to_host() -> Rules {
+    use Expr::{Accept, Drop, Established, NotIpv4, ReplyDirection, SourceNotIn};
+    vec![
+        vec![NotIpv4, Drop],
+        vec![SourceNotIn("slots"), Drop],
+        vec![Established, ReplyDirection, Accept],
+        vec![SourceNotIn("egress"), Drop],
+        resolvers(UDP),
+        resolvers(TCP),
+        vec![Drop],
+    ]
+}
+
+/// From a sandbox through this host: out by a link with a default route, never to another sandbox.
+fn outward() -> Rules {
+    use Expr::{Accept, DestinationRewritten, Drop, NotIpv4, OifNotIn, OifPrefix, SourceNotIn};
+    vec![
+        vec![NotIpv4, Drop],
+        vec![SourceNotIn("slots"), Drop],
+        vec![OifPrefix(LINK_PREFIX.to_owned()), Drop],
+        vec![SourceNotIn("egress"), Drop],
+        resolvers(UDP),
+        resolvers(TCP),
+        vec![DestinationRewritten, Drop],
+        vec![OifNotIn("uplinks"), Drop],
+        vec![Accept],
+    ]
 }
 
 /// A link name as sets hold it.

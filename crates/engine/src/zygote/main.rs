@@ -3,7 +3,7 @@
 use super::message::{MESSAGE_BYTES_MAX, Reply, Request, Start, Started};
 use crate::seccomp;
 use infield_sys::seccomp::Insn;
-use infield_sys::{caps, mount, ns, process, sandbox, socket};
+use infield_sys::{caps, mount, ns, pid1, process, socket};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -148,7 +148,7 @@ impl Zygote {
         let attributes = mount::ATTR_RDONLY | mount::ATTR_NOSUID | mount::ATTR_NOEXEC;
         let dev = mount::clone_tree(Path::new(DEV), Some(*userns), attributes)
             .map_err(|error| failed("copy the template of /dev", &error))?;
-        let plan = sandbox::Plan {
+        let plan = pid1::Plan {
             cgroups,
             netns: *netns,
             userns: *userns,
@@ -167,7 +167,7 @@ impl Zygote {
             filter: &self.filter,
         };
         let template_us = ((process::monotonic_ns() - begin) / 1000) as u32;
-        let started = sandbox::start(&plan).map_err(|error| failed(&error.step.to_string(), &error.source))?;
+        let started = pid1::start(&plan).map_err(|error| failed(&error.step.to_string(), &error.source))?;
         let phases = [("dev", template_us)].into_iter().chain(started.phases);
         let phases = phases.map(|(name, us)| (name.to_owned(), us)).collect();
         Ok((Started { pid: started.pid, phases }, started.pidfd))
