@@ -32,6 +32,9 @@ pub struct Row {
     pub tests: Vec<String>,
     #[serde(default)]
     pub note: String,
+    /// What an operation that is not built answers, where the contract knows something better than 501.
+    #[serde(default)]
+    pub answers: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -41,7 +44,7 @@ pub enum Status {
     Works,
     /// Built, but it answers otherwise than published; the note says how.
     Differs,
-    /// Answers 501 with the standard error body.
+    /// Answers 501 (or `answers`) with the standard error body.
     NotYet,
 }
 
@@ -169,7 +172,7 @@ fn render(coverage: &Coverage) -> Result<String> {
 const PREFACE: &str = "# What works\n\n\
     Written by `cargo run -p xtask -- compatibility` from `spec/coverage.json`; do not edit it by hand.\n\n\
     `works`: as published, and the named test drives it on a real server. `differs`: built, and the note says how it\n\
-    answers otherwise. `not yet`: answers `501` with the standard error body, and a test asks each of them.\n\n";
+    answers otherwise. `not yet`: answers `501` (or what the note says) with the standard error body; a test asks each.\n\n";
 
 fn section(out: &mut String, title: &str, rows: &[Row]) -> Result<()> {
     if rows.is_empty() {
