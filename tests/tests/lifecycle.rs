@@ -99,28 +99,6 @@ fn labels_are_replaced_and_filter_lists() {
 }
 
 #[test]
-fn raw_json_in_a_query_string() {
-    let world = World::new("raw");
-    let id = world.create(json!({ "labels": { "all": "yes" } }))["id"].as_str().unwrap().to_owned();
-    // As hand-written clients send it: nothing escaped.
-    let raw = raw_get(world.port, &world.key, "/api/sandbox?labels={\"all\":\"yes\"}");
-    assert!(raw.starts_with("HTTP/1.1 200") && raw.contains(&id), "{raw}");
-}
-
-/// A request whose target the `http` crate would not let through.
-fn raw_get(port: u16, key: &str, target: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let request =
-        format!("GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-#[test]
 fn the_clock_stops_an_idle_sandbox() {
     let world = World::new("idle");
     let id = world.create(json!({ "autoStopInterval": 1 }))["id"].as_str().unwrap().to_owned();

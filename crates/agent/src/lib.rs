@@ -17,7 +17,6 @@ mod git;
 mod info;
 mod json_text;
 mod launch;
-mod metrics;
 mod output;
 mod passwd;
 mod port;

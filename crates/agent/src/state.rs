@@ -2,11 +2,10 @@
 
 use crate::children::Children;
 use crate::env::Env;
-use crate::metrics::CpuMark;
 use crate::passwd::User;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 pub struct Agent {
     pub(crate) user: User,
@@ -18,7 +17,6 @@ pub struct Agent {
     /// A child writes `0` to each to get under the limits for commands.
     pub(crate) cgroups: Vec<OwnedFd>,
     pub(crate) children: Children,
-    pub(crate) cpu_mark: Mutex<Option<CpuMark>>,
 }
 
 /// How handlers see it.
@@ -34,6 +32,6 @@ impl Agent {
         cgroups: Vec<OwnedFd>,
     ) -> Self {
         let children = Children::default();
-        Self { user, home, workdir, env, entrypoint, cgroups, children, cpu_mark: Mutex::new(None) }
+        Self { user, home, workdir, env, entrypoint, cgroups, children }
     }
 }

@@ -26,11 +26,8 @@ fn versions_directories_and_unknown_paths() {
 }
 
 #[test]
-fn metrics_and_ports() {
+fn ports() {
     let agent = Agent::start();
-    let metrics = agent.get("/system/metrics").json();
-    assert!(metrics["cpuCount"].as_u64().unwrap() > 0 && metrics["memTotal"].as_u64().unwrap() > 0);
-    assert!(metrics["diskTotal"].as_u64().unwrap() > 0 && metrics["cpuUsedPct"].as_f64().unwrap() <= 100.0);
     let listener = (3000..9999).find_map(|p| std::net::TcpListener::bind(("127.0.0.1", p)).ok()).unwrap();
     let port = listener.local_addr().unwrap().port();
     assert!(agent.get("/port").json()["ports"].as_array().unwrap().contains(&json!(port)));

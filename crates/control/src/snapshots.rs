@@ -13,9 +13,10 @@ use infield_api::{
 use infield_store::{SnapshotRow, StoreError};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// How long a looked-up snapshot is trusted; changes made here end that at once.
@@ -33,26 +34,18 @@ pub const DEFAULT_DISK_GIB: i64 = 3;
 
 pub struct Snapshots {
     found: Cache<(String, String), Arc<SnapshotRow>>,
+    /// When the host was last asked for its images. Held while asking, so that callers that come meanwhile wait for the
+    /// same answer.
     synced: Mutex<Option<Instant>>,
 }
 
 impl Snapshots {
     pub fn new() -> Self {
-        Self { found: Cache::new(LOOKUP_CACHE), synced: Mutex::new(None) }
+        Self { found: Cache::new(LOOKUP_CACHE), synced: Mutex::default() }
     }
 
     pub fn forget(&self) {
         self.found.clear();
-    }
-
-    /// Whether it is time to ask the host again; notes that it is done.
-    fn due(&self) -> bool {
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = synced.is_none_or(|at| at.elapsed() >= SYNC_EVERY);
-        if due {
-            *synced = Some(Instant::now());
-        }
-        due
     }
 }
 
@@ -64,11 +57,9 @@ pub async fn for_create(app: &App, organization: &str, wanted: Option<&str>) -> 
         return Ok(found);
     }
     let mut found = app.store.find_snapshot(organization, name).await?;
-    if found.is_none() && app.snapshots.due() {
+    if found.is_none() {
         // An image may have been imported on the host a moment ago.
-        if let Err(e) = sync(app).await {
-            tracing::warn!(error = %e, "cannot ask the host for its images");
-        }
+        refresh(app).await;
         found = app.store.find_snapshot(organization, name).await?;
     }
     let Some(found) = found else {
@@ -83,6 +74,18 @@ pub async fn for_create(app: &App, organization: &str, wanted: Option<&str>) -> 
     app.snapshots.found.put(key, found.clone());
     note_use(app, &found);
     Ok(found)
+}
+
+/// Asks the host for its images unless somebody just did.
+async fn refresh(app: &App) {
+    let mut synced = app.snapshots.synced.lock().await;
+    if synced.is_some_and(|at| at.elapsed() < SYNC_EVERY) {
+        return;
+    }
+    if let Err(e) = sync(app).await {
+        tracing::warn!(error = %e, "cannot ask the host for its images");
+    }
+    *synced = Some(Instant::now());
 }
 
 /// Notes the use, off the caller's path; the cache's time bounds how often it comes here.

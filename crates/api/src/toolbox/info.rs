@@ -39,24 +39,6 @@ pub struct UpdateEnvRequest {
     pub unset_value_prefix: Option<String>,
 }
 
-/// `GET /system/metrics`; sizes in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SystemMetrics {
-    /// RFC 3339, whole seconds, UTC.
-    pub timestamp: String,
-    pub timestamp_unix: i64,
-    pub cpu_count: u64,
-    /// 0 to 100.
-    pub cpu_used_pct: f64,
-    pub mem_used: u64,
-    pub mem_total: u64,
-    pub mem_cache: u64,
-    pub disk_used: u64,
-    pub disk_total: u64,
-    pub disk_free: u64,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortList {
     pub ports: Vec<u16>,

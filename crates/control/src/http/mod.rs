@@ -20,7 +20,7 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{HeaderName, Method},
     middleware,
-    routing::{delete, get, post, put},
+    routing::{any, delete, get, post, put},
 };
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
@@ -52,6 +52,8 @@ fn accounts() -> Router<App> {
     Router::new()
         .route("/users/me", get(user::me))
         .route("/organizations", get(organization::list))
+        // Not built; without a line of its own a parameter would catch it.
+        .route("/organizations/invitations", any(operations::unknown))
         .route("/organizations/{organization}", get(organization::get))
         .route("/regions", get(organization::regions))
         .route("/api-keys", get(api_key::list).post(api_key::create))
@@ -64,6 +66,7 @@ fn sandboxes() -> Router<App> {
     Router::new()
         .route("/sandbox", get(sandbox_list::list).post(sandbox::create))
         .route("/sandbox/paginated", get(sandbox_list::paginated))
+        .route("/sandbox/for-runner", any(operations::unknown))
         .route("/sandbox/{sandbox}", get(sandbox::get).delete(sandbox::delete))
         .route("/sandbox/{sandbox}/start", post(sandbox::start))
         .route("/sandbox/{sandbox}/stop", post(sandbox::stop))
