@@ -2,7 +2,7 @@
 //!
 //! Root owns everything; the API's user gets one private folder for the database. `run/` is the runner's to prepare.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, chmod, chown};
 use std::{
     fs, io,
@@ -58,8 +58,30 @@ impl Paths {
     /// Makes the folders with their owners. Repeating it mends what drifted.
     pub fn prepare(&self, api: Owner) -> Result<()> {
         folder(&self.data, 0o755, Owner { uid: 0, gid: 0 })?;
+        passable(&self.data, api)?;
         folder(&self.database_dir(), 0o700, api)
     }
+}
+
+/// The API has no privileges, so it must be able to walk down to its own folder.
+fn passable(data: &Path, api: Owner) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let data = data.canonicalize().with_context(|| format!("cannot resolve {}", data.display()))?;
+    for folder in data.ancestors() {
+        let about = fs::metadata(folder).with_context(|| format!("cannot look at {}", folder.display()))?;
+        let may_enter = match (about.uid() == api.uid, about.gid() == api.gid) {
+            (true, _) => 0o100,
+            (false, true) => 0o010,
+            (false, false) => 0o001,
+        };
+        if about.mode() & may_enter == 0 {
+            let (folder, uid) = (folder.display(), api.uid);
+            bail!(
+                "the API runs as user {uid}, which cannot enter {folder}; choose another --data-dir, or allow it with: chmod o+x {folder}"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn folder(path: &Path, mode: u32, owner: Owner) -> Result<()> {
