@@ -9,6 +9,7 @@ use crate::disk::{Backend, Disk, DiskConfig, DiskError};
 use crate::error::{chain, internal};
 use crate::image::{Credentials, Image, ImageError, PullOptions, Reach, RegistriesConfig, Silent, Store};
 use crate::net::{Net, NetConfig, NetError};
+use crate::proven::Proven;
 use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::{Parts, SlotError, Slots};
 use crate::watch::Watch;
@@ -181,6 +182,7 @@ pub(crate) struct Inner {
     pub runtime: tokio::runtime::Handle,
     pub launches: Semaphore,
     pub watch: Watch,
+    pub proven: Proven,
     /// Held for the engine's life.
     _lock: File,
 }
@@ -227,6 +229,7 @@ impl Engine {
             runtime,
             launches,
             watch,
+            proven: Proven::default(),
             _lock: lock,
         });
         for entry in found.entries {

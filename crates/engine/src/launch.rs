@@ -5,6 +5,7 @@ use crate::engine::{Entry, Inner, Live, Sandbox, not_found, share};
 use crate::error::{chain, internal};
 use crate::image::Image;
 use crate::probe::NoAnswer;
+use crate::proven::Kind;
 use crate::record::{Process, RECORD_VERSION, Record, State};
 use crate::slot::{Slot, first_id};
 use crate::zygote::{Start, StartFds};
@@ -253,8 +254,14 @@ impl Work<'_> {
                 format!("{}: cannot listen for the agent: {source}", socket.display()),
             )
         })?;
-        // Waits in the socket's queue until the agent accepts: nothing polls for readiness.
-        let question = probe::ask(&socket).map_err(|e| no_answer(id, e.into()))?;
+        let kind = Kind { image_id: self.image.id.clone(), user: spec.user.clone() };
+        // What a sandbox's owner did to its files can keep an agent from beginning, so only fresh ones are trusted.
+        let proven = if self.fresh { self.inner.proven.version(&kind) } else { None };
+        // The question waits in the socket's queue until the agent accepts: nothing polls for readiness.
+        let question = match proven {
+            Some(_) => None,
+            None => Some(probe::ask(&socket).map_err(|e| no_answer(id, e.into()))?),
+        };
         self.phases.mark("socket");
         let (mut live, netns) = self.start(spec, slot, &root, &listener, hostname)?;
         // From here on the agent holds the only listening end: when it dies, the question fails at once.
@@ -264,7 +271,14 @@ impl Work<'_> {
         record.state = State::Running(live.process.clone());
         self.inner.records.save(record).map_err(|e| internal(&e))?;
         self.phases.mark("record2");
-        let agent_version = question.answer().map_err(|e| no_answer(id, e))?;
+        let agent_version = match question {
+            None => proven.unwrap_or_default(),
+            Some(question) => {
+                let version = question.answer().map_err(|e| no_answer(id, e))?;
+                self.inner.proven.note(kind, &version);
+                version
+            }
+        };
         self.phases.mark("agent");
         Ok((live, agent_version))
     }

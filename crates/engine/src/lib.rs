@@ -12,6 +12,7 @@ pub mod image;
 mod launch;
 pub mod net;
 mod probe;
+mod proven;
 mod record;
 mod recover;
 mod rootfs;
