@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-const KERNEL_MIN: (u32, u32) = (5, 15);
+const KERNEL_MIN: (u32, u32) = (5, 19);
 /// Capability numbers the engine works with.
 const CAPABILITIES: [(u32, &str); 11] = [
     (0, "CAP_CHOWN"),
