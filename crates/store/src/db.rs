@@ -14,6 +14,9 @@ use std::{str::FromStr, time::Duration};
 const SQLITE_READERS: u32 = 4;
 /// Connections to PostgreSQL.
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// Pages of SQLite's log after which a writer itself moves them to the database, waiting for the disk; before that
+/// [`Db::checkpoint`] has done it beside the writers.
+const SQLITE_LOG_PAGES_MAX: &str = "16384";
 /// How long SQLite waits for another process's lock, and a query for a free connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -85,6 +88,14 @@ impl Db {
             Self::Sqlite { write, .. } => Tx::Sqlite(write.begin().await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
+    }
+
+    /// Moves SQLite's log into the database as far as readers allow, without holding up writers.
+    pub(crate) async fn checkpoint(&self) -> Result<(), StoreError> {
+        if let Self::Sqlite { read, .. } = self {
+            sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(read).await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -212,6 +223,7 @@ async fn open_sqlite(url: &str) -> Result<Db, StoreError> {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
+        .pragma("wal_autocheckpoint", SQLITE_LOG_PAGES_MAX)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true);
     let pool =

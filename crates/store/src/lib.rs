@@ -41,6 +41,11 @@ impl Store {
         self.db.close().await;
     }
 
+    /// Upkeep that would otherwise happen now and then in the middle of a write; to be called every few seconds.
+    pub async fn keep_house(&self) -> Result<(), StoreError> {
+        self.db.checkpoint().await
+    }
+
     /// Answers when the database does.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.db.fetch("SELECT 1", vec![]).await.map(|_| ())
