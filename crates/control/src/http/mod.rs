@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod config;
+mod drain;
 mod extract;
 pub mod mission;
 pub mod openapi;
@@ -36,7 +37,12 @@ pub fn router(app: App) -> Router {
         .fallback(operations::unknown)
         .method_not_allowed_fallback(operations::unknown)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-    Router::new().nest("/api", api).layer(middleware::from_fn(error::envelope)).layer(cors()).with_state(app)
+    Router::new()
+        .nest("/api", api)
+        .layer(middleware::from_fn(error::envelope))
+        .layer(middleware::from_fn(drain::drain))
+        .layer(cors())
+        .with_state(app)
 }
 
 fn public() -> Router<App> {

@@ -226,3 +226,28 @@ async fn what_needs_no_key() {
     let preflight = w.call("OPTIONS", "/sandbox", None, "").await;
     assert_eq!(preflight.headers["access-control-allow-origin"], "*");
 }
+
+/// An answer that did not need the body leaves the connection usable, even when the body comes after the answer could have.
+#[tokio::test]
+async fn an_unread_body_does_not_cost_the_connection() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let w = World::new().await;
+    let mut stream =
+        tokio::net::TcpStream::connect(w.url.trim_start_matches("http://").split('/').next().unwrap()).await.unwrap();
+    let body = "x".repeat(70_000);
+    for round in 0..3 {
+        let head = format!("PUT /api/sandbox/a/state HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::task::yield_now().await;
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let mut part = [0; 4096];
+            let got = stream.read(&mut part).await.unwrap();
+            assert!(got > 0, "round {round}: the connection was closed after {:?}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&part[..got]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 501"), "round {round}: {}", String::from_utf8_lossy(&answer));
+    }
+}
