@@ -1,6 +1,9 @@
 //! Brings a database to this version's tables. Each step is one transaction and runs once.
 
-use crate::{StoreError, db::Db};
+use crate::{
+    StoreError,
+    db::{Db, Tx},
+};
 use sqlx::AssertSqlSafe;
 
 /// Steps in order; a released one is never edited, the next change is a new file.
@@ -10,13 +13,12 @@ const POSTGRES_LOCK: i64 = 0x1f1e_1d00;
 
 /// Runs the steps this database has not had. Returns how many there were.
 pub(crate) async fn run(db: &Db) -> Result<usize, StoreError> {
-    db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)", vec![]).await?;
+    let mut tx = begin_locked(db).await?;
+    tx.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)", vec![]).await?;
+    tx.commit().await?;
     let mut ran = 0;
     for (index, step) in STEPS.iter().enumerate() {
-        let mut tx = db.begin().await?;
-        if db.is_postgres() {
-            tx.fetch("SELECT 1 FROM (SELECT pg_advisory_xact_lock($1)) AS locked", vec![POSTGRES_LOCK.into()]).await?;
-        }
+        let mut tx = begin_locked(db).await?;
         let at = tx.fetch("SELECT value FROM meta WHERE name = 'schema'", vec![]).await?;
         let at: usize = at.first().map_or(Ok("0".to_owned()), |row| row.text(0))?.parse().unwrap_or(0);
         if at > STEPS.len() {
@@ -35,6 +37,15 @@ pub(crate) async fn run(db: &Db) -> Result<usize, StoreError> {
         ran += 1;
     }
     Ok(ran)
+}
+
+/// A transaction that no other server's step runs beside. (PostgreSQL's `IF NOT EXISTS` alone does not bear two at once.)
+async fn begin_locked(db: &Db) -> Result<Tx, StoreError> {
+    let mut tx = db.begin().await?;
+    if db.is_postgres() {
+        tx.fetch("SELECT 1 FROM (SELECT pg_advisory_xact_lock($1)) AS locked", vec![POSTGRES_LOCK.into()]).await?;
+    }
+    Ok(tx)
 }
 
 /// Statements of a migration file: comments dropped, split at `;` (which no statement contains otherwise).
