@@ -29,6 +29,7 @@ mod state;
 mod stream;
 mod timestamp;
 mod unbuilt;
+mod ws;
 
 #[doc(hidden)]
 pub mod testing;

@@ -1,19 +1,18 @@
 //! WebSocket `GET /process/execute/stream`: a command with its input and output as they come (an Infield extension).
 //!
-//! Three tasks share one socket: one reads the client's messages, one writes ours, and the one that owns the child decides.
-//! A slow client slows the command down; nothing is dropped and little is buffered.
+//! One task reads the client's messages, another owns the child and decides. A slow client slows the command down; nothing is
+//! dropped and little is buffered.
 
 use crate::children::Exit;
 use crate::error::Failure;
 use crate::execute::{Line, Notice, Stdin};
 use crate::launch::{Child, signal_group};
 use crate::state::Shared;
+use crate::ws::{Inbound, Incoming, Limits, Outgoing, Refused, Upgrade, code};
 use axum::extract::State;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::Message;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
 use infield_api::toolbox::{STREAM_STDERR, STREAM_STDOUT, StreamControl, StreamEnd, StreamRequest};
 use rustix::process::Signal;
 use std::time::Duration;
@@ -22,75 +21,53 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// One message of the client.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Input messages that wait for the command to read.
 const INPUT_MESSAGES_MAX: usize = 8;
-/// Output messages that wait for the client to read.
-const OUTPUT_MESSAGES_MAX: usize = 4;
+/// Signals that wait for the child's owner.
+const WISHES_MAX: usize = 4;
+const LIMITS: Limits = Limits {
+    message_bytes_max: 1 << 20,
+    queued_messages_max: 4,
+    queued_bytes_max: 4 * OUTPUT_MESSAGE_BYTES_MAX,
+    write_limit: None,
+};
 const OUTPUT_MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// How long output of children that outlive the command is waited for.
 const DRAIN_SECONDS_MAX: u64 = 30;
 /// Between SIGHUP and SIGKILL when the client is gone.
 const HANGUP_GRACE_SECONDS: u64 = 2;
-/// For the client to answer our closing.
-const FAREWELL_SECONDS_MAX: u64 = 5;
 
-pub async fn execute_stream(State(agent): State<Shared>, upgrade: WebSocketUpgrade) -> Response {
-    // A client that offers subprotocols needs one of them back; which one means nothing here.
-    let offered: Vec<String> =
-        upgrade.requested_protocols().filter_map(|p| p.to_str().ok().map(str::to_owned)).collect();
-    let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
-    upgrade.protocols(offered).on_upgrade(move |socket| session(agent, socket))
+pub async fn execute_stream(State(agent): State<Shared>, upgrade: Upgrade) -> Response {
+    upgrade.accept(LIMITS, move |incoming, outgoing| session(agent, incoming, outgoing))
 }
 
-async fn session(agent: Shared, mut socket: WebSocket) {
-    let line = match first_message(&agent, &mut socket).await {
-        Ok(first) => first,
-        Err(Some(failure)) => return refuse(socket, &failure.message).await,
-        Err(None) => return,
-    };
-    let (line, stdin) = line;
-    let (mut sink, source) = socket.split();
-    match line.start(&agent, stdin, true).await {
-        Ok((child, notice)) => drive(child, notice, sink, source).await,
-        Err(no_start) => {
-            let _ = sink.send(Message::Binary(tagged(STREAM_STDERR, no_start.text.as_bytes()))).await;
-            finish(sink, no_start.code).await;
-            farewell(source).await;
-        }
-    }
-}
-
-/// Reads on until the client has closed too: a socket closed on unread data would throw away what we sent last.
-async fn farewell<S: StreamExt + Unpin>(mut source: S) {
-    let reading = async { while source.next().await.is_some() {} };
-    let _ = timeout(Duration::from_secs(FAREWELL_SECONDS_MAX), reading).await;
-}
-
-async fn first_message(agent: &Shared, socket: &mut WebSocket) -> Result<(Line, Stdin), Option<Failure>> {
-    let text = loop {
-        match socket.recv().await {
-            Some(Ok(Message::Text(text))) => break text,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(Message::Binary(_))) => {
-                return Err(Some(Failure::bad_request("the first message must be JSON text with the command")));
+async fn session(agent: Shared, mut incoming: Incoming, outgoing: Outgoing) {
+    match first_message(&agent, &mut incoming).await {
+        Ok((line, stdin)) => match line.start(&agent, stdin, true).await {
+            Ok((child, notice)) => return drive(child, notice, incoming, outgoing).await,
+            Err(no_start) => {
+                let text = Message::Binary(tagged(STREAM_STDERR, no_start.text.as_bytes()));
+                let _ = outgoing.send(text).await;
+                finish(&outgoing, no_start.code).await;
             }
-            _ => return Err(None),
+        },
+        Err(Some(failure)) => outgoing.finish(code::POLICY, &failure.message),
+        Err(None) => {}
+    }
+    incoming.drain().await;
+}
+
+async fn first_message(agent: &Shared, incoming: &mut Incoming) -> Result<(Line, Stdin), Option<Failure>> {
+    let text = match incoming.next().await {
+        Some(Inbound::Text(text)) => text,
+        Some(Inbound::Binary(_)) => {
+            return Err(Some(Failure::bad_request("the first message must be JSON text with the command")));
         }
+        None => return Err(None),
     };
     let request: StreamRequest = serde_json::from_str(&text).map_err(|e| Some(Failure::invalid_body(e)))?;
     let stdin = if request.stdin { Stdin::Caller } else { Stdin::Script };
     Ok((Line::new(agent, request.command, request.cwd, request.envs.as_ref())?, stdin))
-}
-
-async fn refuse(mut socket: WebSocket, why: &str) {
-    let mut reason = why.to_owned();
-    while reason.len() > 120 {
-        reason.pop();
-    }
-    let _ = socket.send(Message::Close(Some(CloseFrame { code: close_code::POLICY, reason: reason.into() }))).await;
-    farewell(socket).await;
 }
 
 /// What the client's messages ask of the child's owner.
@@ -99,51 +76,33 @@ enum Wish {
     Gone,
 }
 
-async fn drive(
-    mut child: Child,
-    notice: Notice,
-    mut sink: SplitSink<WebSocket, Message>,
-    source: SplitStream<WebSocket>,
-) {
-    let (messages, mut outgoing) = mpsc::channel::<Message>(OUTPUT_MESSAGES_MAX);
-    let (wishes, mut wished) = mpsc::channel(OUTPUT_MESSAGES_MAX);
-    let mut reader = tokio::spawn(listen(source, child.input.take(), wishes));
-    let writer = tokio::spawn(async move {
-        while let Some(message) = outgoing.recv().await {
-            if sink.send(message).await.is_err() {
-                return None;
-            }
-        }
-        Some(sink)
-    });
-    let end = follow(&mut child, &notice, messages, &mut wished).await;
-    match end {
+async fn drive(mut child: Child, notice: Notice, incoming: Incoming, outgoing: Outgoing) {
+    let (wishes, mut wished) = mpsc::channel(WISHES_MAX);
+    let reader = tokio::spawn(listen(incoming, child.input.take(), wishes));
+    match follow(&mut child, &notice, &outgoing, &mut wished).await {
         Some(exit) => {
-            if let Ok(Some(sink)) = writer.await {
-                finish(sink, exit.code()).await;
-                drop(wished);
-                let _ = timeout(Duration::from_secs(FAREWELL_SECONDS_MAX), &mut reader).await;
-            }
+            finish(&outgoing, exit.code()).await;
+            drop(wished);
+            let _ = reader.await;
         }
         None => {
-            writer.abort();
+            reader.abort();
             hang_up(child).await;
         }
     }
-    reader.abort();
 }
 
-async fn finish(mut sink: SplitSink<WebSocket, Message>, exit_code: i32) {
+async fn finish(outgoing: &Outgoing, exit_code: i32) {
     let end = serde_json::to_string(&StreamEnd { exit_code }).unwrap_or_default();
-    let _ = sink.send(Message::Text(end.into())).await;
-    let _ = sink.send(Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() }))).await;
+    let _ = outgoing.send(Message::Text(end.into())).await;
+    outgoing.finish(code::NORMAL, "");
 }
 
 /// Passes output on until everything has ended. `None`: the client is gone.
 async fn follow(
     child: &mut Child,
     notice: &Notice,
-    messages: mpsc::Sender<Message>,
+    messages: &Outgoing,
     wished: &mut mpsc::Receiver<Wish>,
 ) -> Option<Exit> {
     let mut err = child.err.take()?;
@@ -170,8 +129,12 @@ async fn follow(
                 Some(bytes) => waiting = Some(bytes),
                 None => err_open = false,
             },
-            permit = messages.reserve(), if !ready => match (permit, waiting.take()) {
-                (Ok(permit), Some(bytes)) => permit.send(Message::Binary(bytes)),
+            room = messages.room(), if !ready => match (room, waiting.take()) {
+                (Ok(()), Some(bytes)) => match messages.offer(Message::Binary(bytes.clone())) {
+                    Ok(()) => {}
+                    Err(Refused::Full) => waiting = Some(bytes),
+                    Err(Refused::Gone) => return None,
+                },
                 _ => return None,
             },
             exit = &mut child.exit, if ended.is_none() => {
@@ -205,7 +168,7 @@ fn tagged(tag: u8, text: &[u8]) -> Bytes {
 }
 
 /// Reads the client's messages: input goes to the command, wishes to its owner.
-async fn listen(mut source: SplitStream<WebSocket>, input: Option<pipe::Sender>, wishes: mpsc::Sender<Wish>) {
+async fn listen(mut incoming: Incoming, input: Option<pipe::Sender>, wishes: mpsc::Sender<Wish>) {
     let (feed, mut fed) = mpsc::channel::<Bytes>(INPUT_MESSAGES_MAX);
     let mut feed = input.map(|mut pipe| {
         tokio::spawn(async move {
@@ -217,16 +180,16 @@ async fn listen(mut source: SplitStream<WebSocket>, input: Option<pipe::Sender>,
         });
         feed
     });
-    while let Some(Ok(message)) = source.next().await {
+    while let Some(message) = incoming.next().await {
         match message {
-            Message::Binary(bytes) => {
+            Inbound::Binary(bytes) => {
                 if let Some(queue) = &feed
                     && queue.send(bytes).await.is_err()
                 {
                     feed = None;
                 }
             }
-            Message::Text(text) => match serde_json::from_str(&text) {
+            Inbound::Text(text) => match serde_json::from_str(&text) {
                 Ok(StreamControl::Eof(true)) => feed = None,
                 Ok(StreamControl::Signal(name)) => {
                     if let Some(signal) = signal_of(&name)
@@ -238,8 +201,6 @@ async fn listen(mut source: SplitStream<WebSocket>, input: Option<pipe::Sender>,
                 // Unknown words come from a newer client; what is known still works.
                 Ok(StreamControl::Eof(false)) | Err(_) => {}
             },
-            Message::Close(_) => break,
-            Message::Ping(_) | Message::Pong(_) => {}
         }
     }
     let _ = wishes.send(Wish::Gone).await;

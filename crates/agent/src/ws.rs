@@ -1,0 +1,298 @@
+//! WebSockets of the toolbox: the handshake, subprotocols as a channel for headers, and a socket in two halves: [`Incoming`]
+//! is read by its handler, [`Outgoing`] is a bounded queue that a task of its own writes. Pings are answered by whoever reads,
+//! so a handler never stops reading. Knows no route and no message of any.
+
+mod queue;
+
+pub use queue::{Gone, Outgoing, Refused};
+
+use crate::error::Failure;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream::SplitStream;
+use futures_util::{SinkExt, StreamExt};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, header};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Both buffers of a connection; larger messages make them larger.
+const BUFFER_BYTES: usize = 4 << 10;
+/// For a client to take our closing, and again to answer it.
+const FAREWELL_SECONDS_MAX: u64 = 5;
+/// What a close frame holds after its code.
+const REASON_BYTES_MAX: usize = 123;
+/// Of a message that is over the limit, this much more is read so that the client gets told why it is closed.
+const EXCESS_FACTOR: usize = 2;
+
+const VERSION_TOKEN: &str = "X-Daytona-SDK-Version~";
+const EXIT_CONTROL_TOKEN: &str = "X-Daytona-Pty-Exit-Control";
+const PTY_ENVS_TOKEN: &str = "X-Daytona-Pty-Envs~";
+
+/// Close codes.
+pub mod code {
+    pub const NORMAL: u16 = 1000;
+    pub const AWAY: u16 = 1001;
+    pub const PROTOCOL: u16 = 1002;
+    pub const POLICY: u16 = 1008;
+    pub const TOO_BIG: u16 = 1009;
+    pub const ERROR: u16 = 1011;
+}
+
+/// What one kind of socket may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// One message of the client; longer ones end the connection with 1009.
+    pub message_bytes_max: usize,
+    /// Messages that wait for the client; also bounded in bytes.
+    pub queued_messages_max: usize,
+    pub queued_bytes_max: usize,
+    /// A client that does not take one message in this time is gone. `None`: it may take as long as it likes.
+    pub write_limit: Option<Duration>,
+}
+
+/// What the client said besides the path: the tokens it offered as subprotocols, and the same things as headers.
+#[derive(Clone, Debug, Default)]
+pub struct Offered {
+    tokens: Vec<String>,
+    version_header: Option<String>,
+}
+
+impl Offered {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let lists = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+        let tokens = lists.flat_map(|l| l.split(',')).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
+        let version = headers.get("x-daytona-sdk-version").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        Self { tokens, version_header: version.filter(|v| !v.is_empty()) }
+    }
+
+    fn value(&self, prefix: &str) -> Option<&str> {
+        self.tokens.iter().find_map(|t| t.strip_prefix(prefix))
+    }
+
+    /// The client's version: by its header, else by its token.
+    pub fn sdk_version(&self) -> Option<&str> {
+        self.version_header.as_deref().or_else(|| self.value(VERSION_TOKEN))
+    }
+
+    /// Whether the client understands the `exited` message of a terminal.
+    pub fn exit_control(&self) -> bool {
+        self.tokens.iter().any(|t| t == EXIT_CONTROL_TOKEN)
+    }
+
+    /// Environment of a terminal to be made, still encoded.
+    pub fn pty_envs(&self) -> Option<&str> {
+        self.value(PTY_ENVS_TOKEN)
+    }
+
+    /// Clients that offer anything need exactly one of it back; one that carries a value is the last choice.
+    fn selected(&self) -> Option<&str> {
+        let find = |wanted: &dyn Fn(&str) -> bool| self.tokens.iter().map(String::as_str).find(|t| wanted(t));
+        find(&|t| t.starts_with(VERSION_TOKEN))
+            .or_else(|| find(&|t| t == EXIT_CONTROL_TOKEN))
+            .or_else(|| find(&|t| !t.starts_with(PTY_ENVS_TOKEN)))
+            .or_else(|| find(&|_| true))
+    }
+}
+
+/// A request that wants to become a socket. As `Option` it is `None` for plain HTTP.
+pub struct Upgrade {
+    inner: WebSocketUpgrade,
+    pub offered: Offered,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let offered = Offered::of(&parts.headers);
+        match <WebSocketUpgrade as FromRequestParts<S>>::from_request_parts(parts, state).await {
+            Ok(inner) => Ok(Self { inner, offered }),
+            Err(why) => Err(Failure::bad_request(format!("not a WebSocket handshake: {}", why.body_text()))),
+        }
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Upgrade {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Failure> {
+        let wanted = parts.headers.get(header::UPGRADE);
+        if !wanted.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+            return Ok(None);
+        }
+        <Self as FromRequestParts<S>>::from_request_parts(parts, state).await.map(Some)
+    }
+}
+
+impl Upgrade {
+    /// Answers 101 and lets `handler` have the socket.
+    pub fn accept<F, Fut>(mut self, limits: Limits, handler: F) -> Response
+    where
+        F: FnOnce(Incoming, Outgoing) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        if let Some(token) = self.offered.selected().and_then(|t| HeaderValue::from_str(t).ok()) {
+            self.inner.set_selected_protocol(token);
+        }
+        let bytes_max = limits.message_bytes_max.saturating_mul(EXCESS_FACTOR);
+        let inner = self.inner.max_message_size(bytes_max).max_frame_size(bytes_max);
+        let inner = inner.read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
+        inner.on_upgrade(move |socket| async move {
+            let (incoming, outgoing) = halves(socket, limits);
+            handler(incoming, outgoing).await;
+        })
+    }
+}
+
+fn halves(socket: WebSocket, limits: Limits) -> (Incoming, Outgoing) {
+    let (mut sink, stream) = socket.split();
+    let (outgoing, mut queue) = queue::queue(&limits);
+    let incoming = Incoming { stream, end: queue.end(), message_bytes_max: limits.message_bytes_max, closed: false };
+    tokio::spawn(async move {
+        while let Some(message) = queue.next().await {
+            let sent = queue.unless_cut(async {
+                match limits.write_limit {
+                    Some(limit) => timeout(limit, sink.send(message)).await.is_ok_and(|r| r.is_ok()),
+                    None => sink.send(message).await.is_ok(),
+                }
+            });
+            if sent.await == Some(false) {
+                return;
+            }
+        }
+        if let Some((code, reason)) = queue.farewell() {
+            let close = Message::Close(Some(CloseFrame { code, reason: fitting(&reason).into() }));
+            let limit = Duration::from_secs(FAREWELL_SECONDS_MAX);
+            if timeout(limit, sink.send(close)).await.is_ok_and(|r| r.is_ok()) {
+                queue.said_farewell(limit);
+            }
+        }
+    });
+    (incoming, outgoing)
+}
+
+/// The longest beginning of a reason that a close frame can hold.
+fn fitting(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)]
+}
+
+/// A message of the client.
+#[derive(Debug)]
+pub enum Inbound {
+    Text(String),
+    Binary(Bytes),
+}
+
+impl Inbound {
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+}
+
+/// The client's messages. Read it to the end: what we sent last could be lost otherwise.
+pub struct Incoming {
+    stream: SplitStream<WebSocket>,
+    end: queue::End,
+    message_bytes_max: usize,
+    closed: bool,
+}
+
+impl Incoming {
+    /// The next message; `None` once the client is gone or has had its time to answer our closing. Cancel safe.
+    pub async fn next(&mut self) -> Option<Inbound> {
+        while !self.closed {
+            let message = tokio::select! {
+                message = self.stream.next() => message,
+                () = self.end.over() => None,
+            };
+            let inbound = match message {
+                Some(Ok(Message::Text(text))) => Inbound::Text(text.as_str().to_owned()),
+                Some(Ok(Message::Binary(bytes))) => Inbound::Binary(bytes),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                // The answer to it goes out while reading goes on.
+                Some(Ok(Message::Close(_))) => {
+                    self.end.client_left();
+                    continue;
+                }
+                Some(Err(_)) => {
+                    self.end.cut(code::PROTOCOL, "message not understood or too long");
+                    self.closed = true;
+                    break;
+                }
+                None => break,
+            };
+            let len = match &inbound {
+                Inbound::Text(text) => text.len(),
+                Inbound::Binary(bytes) => bytes.len(),
+            };
+            if len <= self.message_bytes_max {
+                return Some(inbound);
+            }
+            self.end.cut(code::TOO_BIG, "message too long");
+        }
+        if !self.closed {
+            self.closed = true;
+            self.end.client_left();
+        }
+        None
+    }
+
+    /// Ignores whatever the client still says.
+    pub async fn drain(mut self) {
+        while self.next().await.is_some() {}
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.end.client_left();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered(list: &str) -> Offered {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(list).unwrap());
+        Offered::of(&headers)
+    }
+
+    #[test]
+    fn one_offered_token_is_selected() {
+        for (list, selected) in [
+            ("X-Daytona-Pty-Exit-Control, X-Daytona-SDK-Version~0.2.0", Some("X-Daytona-SDK-Version~0.2.0")),
+            ("X-Daytona-Pty-Envs~e30,X-Daytona-Pty-Exit-Control", Some("X-Daytona-Pty-Exit-Control")),
+            ("X-Daytona-Pty-Envs~e30 , mine", Some("mine")),
+            ("X-Daytona-Pty-Envs~e30", Some("X-Daytona-Pty-Envs~e30")),
+            (" , ", None),
+        ] {
+            assert_eq!(offered(list).selected(), selected, "{list}");
+        }
+        assert_eq!(Offered::default().selected(), None);
+    }
+
+    #[test]
+    fn tokens_carry_headers() {
+        let both = offered("X-Daytona-SDK-Version~0.2.0, X-Daytona-Pty-Envs~e30");
+        assert_eq!((both.sdk_version(), both.pty_envs(), both.exit_control()), (Some("0.2.0"), Some("e30"), false));
+        let mut headers = HeaderMap::new();
+        headers.insert("X-Daytona-SDK-Version", HeaderValue::from_static("1.0.0"));
+        assert_eq!(Offered::of(&headers).sdk_version(), Some("1.0.0"));
+    }
+
+    #[test]
+    fn reasons_fit() {
+        assert_eq!(fitting(&"ä".repeat(100)).len(), 122);
+        assert_eq!(fitting("short"), "short");
+    }
+}
