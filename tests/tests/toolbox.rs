@@ -43,6 +43,40 @@ fn information_and_environment() {
 }
 
 #[test]
+fn metrics_are_the_sandboxs_own() {
+    let world = World::new("metrics");
+    let id = world.create(json!({ "cpu": 1, "memory": 1, "disk": 3 }))["id"].as_str().unwrap().to_owned();
+    let toolbox = world.toolbox(&id);
+    let metrics = || toolbox.get("/system/metrics").expect(200).json();
+    let first = metrics();
+    assert_eq!((first["cpuCount"].as_u64(), first["memTotal"].as_u64()), (Some(1), Some(1 << 30)), "{first}");
+    assert_eq!(first["diskTotal"].as_u64(), Some(3 << 30), "{first}");
+    assert_eq!(first["timestamp"].as_str().map(|t| (t.len(), t.ends_with('Z'))), Some((20, true)), "{first}");
+    let number = |name: &str| metrics()[name].as_u64().unwrap();
+    // Half of the memory and more than the host could have given a fresh sandbox by chance.
+    world.sh(&id, "nohup python3 -c 'x = bytearray(400 << 20)\nwhile True: pass' >/dev/null 2>&1 &");
+    let long = std::time::Duration::from_secs(60);
+    infield_tests::eventually("its memory shows", long, || {
+        (400 << 20..1 << 30).contains(&number("memUsed")).then_some(())
+    });
+    infield_tests::eventually("its processor use shows", long, || {
+        let percent = metrics()["cpuUsedPct"].as_f64().unwrap();
+        assert!((0.0..=100.0).contains(&percent), "{percent}");
+        (percent > 10.0).then_some(())
+    });
+    let before = number("diskUsed");
+    world.sh(&id, "dd if=/dev/urandom of=big bs=1M count=200 conv=fsync 2>&1");
+    infield_tests::eventually("its disk use shows", long, || (number("diskUsed") >= before + (190 << 20)).then_some(()));
+    let last = metrics();
+    assert_eq!(last["diskFree"].as_u64(), Some((3 << 30) - last["diskUsed"].as_u64().unwrap()), "{last}");
+    let other = world.sandbox();
+    let beside = world.toolbox(&other).get("/system/metrics").expect(200).json();
+    assert!(beside["memUsed"].as_u64().unwrap() < 200 << 20, "a neighbour's memory does not count: {beside}");
+    // What the agent was handed stays with it: no command has a descriptor of the host's files.
+    assert_eq!(world.sh(&id, "ls -l /proc/self/fd | grep -E 'cpuacct|cpu.stat|memory|referenced' | wc -l").trim(), "0");
+}
+
+#[test]
 fn files_find_search_replace_and_permissions() {
     let world = World::new("files");
     let id = world.sandbox();

@@ -1,6 +1,7 @@
 //! From root-in-the-sandbox to the sandbox's user, before any thread exists. Knows no HTTP.
 
 use crate::env::{self, Env};
+use crate::metrics::Usage;
 use crate::passwd::{Accounts, User};
 use crate::state::Agent;
 use infield_api::toolbox::AgentConfig;
@@ -39,6 +40,7 @@ pub fn prepare(config: AgentConfig) -> Result<Agent, BootError> {
         .iter()
         .map(|&fd| infield_sys::agent_fd::take_inherited(fd).map_err(|source| BootError::Cgroup { fd, source }))
         .collect::<Result<Vec<_>, _>>()?;
+    let usage = Usage::take(config.usage);
     let user = Accounts::of_image().resolve(config.user.as_deref().unwrap_or("0")).map_err(BootError::User)?;
     let mut vars = config.env;
     let home = vars.get("HOME").filter(|h| h.starts_with('/')).cloned().unwrap_or_else(|| default_home(&user));
@@ -48,7 +50,7 @@ pub fn prepare(config: AgentConfig) -> Result<Agent, BootError> {
     become_user(&user).map_err(|e| BootError::Become { user: user.name.clone(), source: e.into() })?;
     umask(Mode::from_raw_mode(0o022));
     let workdir = enter_first(&[&wanted, &home, "/"]);
-    Ok(Agent::new(user, home, workdir, Env::new(vars), config.entrypoint, cgroups))
+    Ok(Agent::new(user, home, workdir, Env::new(vars), config.entrypoint, cgroups, usage))
 }
 
 fn default_home(user: &User) -> String {

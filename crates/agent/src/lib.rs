@@ -17,6 +17,7 @@ mod git;
 mod info;
 mod json_text;
 mod launch;
+mod metrics;
 mod output;
 mod passwd;
 mod port;

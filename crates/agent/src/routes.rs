@@ -1,7 +1,7 @@
 //! The map of the toolbox: every path on one page. Paths of the contract that are missing here stand in `unbuilt.rs`.
 
 use crate::state::Shared;
-use crate::{code_run, execute, files, git, info, port, stream, unbuilt};
+use crate::{code_run, execute, files, git, info, metrics, port, stream, unbuilt};
 use axum::Router;
 use axum::routing::{get, post};
 
@@ -13,6 +13,7 @@ pub fn router(agent: Shared) -> Router {
         .route("/work-dir", get(info::work_dir))
         .route("/init", post(info::init))
         .route("/env", post(info::update_env))
+        .route("/system/metrics", get(metrics::metrics))
         .route("/port", get(port::list))
         .route("/port/{port}/in-use", get(port::in_use));
     let process = Router::new()

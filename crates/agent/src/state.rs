@@ -2,6 +2,7 @@
 
 use crate::children::Children;
 use crate::env::Env;
+use crate::metrics::Usage;
 use crate::passwd::User;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub struct Agent {
     /// A child writes `0` to each to get under the limits for commands.
     pub(crate) cgroups: Vec<OwnedFd>,
     pub(crate) children: Children,
+    pub(crate) usage: Usage,
 }
 
 /// How handlers see it.
@@ -30,8 +32,9 @@ impl Agent {
         env: Env,
         entrypoint: Vec<String>,
         cgroups: Vec<OwnedFd>,
+        usage: Usage,
     ) -> Self {
         let children = Children::default();
-        Self { user, home, workdir, env, entrypoint, cgroups, children }
+        Self { user, home, workdir, env, entrypoint, cgroups, children, usage }
     }
 }

@@ -10,6 +10,11 @@ pub fn now_millis() -> String {
     format!("{}T{h:02}:{m:02}:{s:02}.{ms:03}Z", now.date())
 }
 
+/// Now as whole seconds since 1970.
+pub fn now_seconds() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
+}
+
 /// Seconds since 1970 with nanoseconds, as RFC 3339 in UTC.
 pub fn rfc3339(seconds: i64, nanoseconds: i64) -> String {
     instant(seconds, nanoseconds).format(&Rfc3339).unwrap_or_default()

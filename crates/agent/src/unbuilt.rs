@@ -7,7 +7,6 @@ use http::{Method, StatusCode, Uri};
 
 /// Method and path; `*` stands for one segment, a final `**` for any rest.
 const OPERATIONS: &[(&str, &str)] = &[
-    ("GET", "/system/metrics"),
     ("POST", "/computeruse/a11y/find"),
     ("POST", "/computeruse/a11y/node/focus"),
     ("POST", "/computeruse/a11y/node/invoke"),

@@ -47,11 +47,13 @@ pub(crate) struct Usage {
     pub oom_kills: u64,
 }
 
-/// Where a process writes "0" to join.
+/// Where a process writes "0" to join, and what the sandbox's own agent may read.
 #[derive(Debug)]
 pub(crate) struct JoinFiles {
     pub agent: Vec<OwnedFd>,
     pub user: Vec<OwnedFd>,
+    /// Processor time of the whole sandbox; memory in use, and in detail, of its commands, which have the limit.
+    pub usage: [OwnedFd; 3],
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +185,7 @@ impl Cgroups {
     /// Makes the groups of a slot and opens the files to join them.
     pub(crate) fn create(&self, slot: u32) -> Result<JoinFiles> {
         let name = slot_name(slot);
-        let mut files = JoinFiles { agent: Vec::new(), user: Vec::new() };
+        let (mut agent, mut user) = (Vec::new(), Vec::new());
         let join = self.join_file();
         for root in self.roots() {
             let dir = root.join(&name);
@@ -191,17 +193,29 @@ impl Cgroups {
             if matches!(self.base, Hierarchies::V2(_)) {
                 delegate(&dir)?;
                 make(&dir.join(AGENT))?;
-                files.agent.push(open_join(&dir.join(AGENT).join(join))?);
+                agent.push(open_join(&dir.join(AGENT).join(join))?);
             } else {
-                files.agent.push(open_join(&dir.join(join))?);
+                agent.push(open_join(&dir.join(join))?);
             }
         }
         for root in self.user_roots() {
             let dir = root.join(&name).join(USER);
             make(&dir)?;
-            files.user.push(open_join(&dir.join(join))?);
+            user.push(open_join(&dir.join(join))?);
         }
-        Ok(files)
+        Ok(JoinFiles { agent, user, usage: self.usage_files(&name)? })
+    }
+
+    fn usage_files(&self, name: &str) -> Result<[OwnedFd; 3]> {
+        let (cpu, memory, in_use) = match &self.base {
+            Hierarchies::V1 { cpuacct, memory, .. } => {
+                (cpuacct.join(name).join("cpuacct.usage"), memory, "memory.usage_in_bytes")
+            }
+            Hierarchies::V2(root) => (root.join(name).join("cpu.stat"), root, "memory.current"),
+        };
+        let memory = memory.join(name).join(USER);
+        let open = |path: &Path| File::open(path).map(OwnedFd::from).map_err(failed(path, "open"));
+        Ok([open(&cpu)?, open(&memory.join(in_use))?, open(&memory.join("memory.stat"))?])
     }
 
     /// Whether the groups of a slot are still there: host tools that tidy up empty groups exist.
@@ -397,6 +411,7 @@ fn keyed(path: &Path, key: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn hybrid_hosts_use_their_v1_controllers() {
@@ -431,8 +446,11 @@ mod tests {
                 "cgroup.subtree_control",
                 "cgroup.procs",
                 "cpu.max",
+                "cpu.stat",
                 "cpu.weight",
+                "memory.current",
                 "memory.max",
+                "memory.stat",
                 "memory.swap.max",
                 "pids.max",
             ];
@@ -441,6 +459,9 @@ mod tests {
         let cgroups = Cgroups { base: Hierarchies::V2(root.clone()) };
         let files = cgroups.create(7).unwrap();
         assert_eq!((files.agent.len(), files.user.len()), (1, 1));
+        let opened = files.usage.iter().map(|fd| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap());
+        let opened: Vec<PathBuf> = opened.map(|path| path.strip_prefix(&dir).unwrap().to_owned()).collect();
+        assert_eq!(opened, ["cpu.stat", "user/memory.current", "user/memory.stat"].map(PathBuf::from));
         cgroups.limit(7, Limits { cpu_cores: 2, memory_bytes: 1 << 30 }).unwrap();
         let read = |path: &str| fs::read_to_string(dir.join(path)).unwrap();
         assert_eq!(read("cpu.max"), "200000 100000");

@@ -1,6 +1,7 @@
 //! Making a sandbox run: the steps of `create` and `start` in their order, measured, each undone when a later one fails.
 
 use crate::cgroup::Limits;
+use crate::disk::OwnUsage;
 use crate::engine::{Entry, Inner, Live, Sandbox, not_found, share};
 use crate::error::{chain, internal};
 use crate::image::Image;
@@ -12,7 +13,7 @@ use crate::zygote::{Start, StartFds};
 use crate::{probe, rootfs, stop};
 use infield_api::SandboxId;
 use infield_api::runner::*;
-use infield_api::toolbox::{AGENT_GENERATION, AgentConfig};
+use infield_api::toolbox::{AGENT_GENERATION, AgentConfig, UsageConfig};
 use infield_sys::{memfd, pidfd};
 use std::fs;
 use std::io;
@@ -308,11 +309,15 @@ impl Work<'_> {
         hostname: String,
     ) -> Result<(Live, OwnedFd), RunnerError> {
         let inner = self.inner;
-        let config = agent_config(spec, self.image, slot.join.user.len());
+        let disk = inner.disk.own_usage(&spec.id.to_string());
+        let config = agent_config(spec, self.image, slot.join.user.len(), &disk);
         let text = serde_json::to_vec(&config).map_err(|e| internal(&e))?;
         let config = memfd::sealed_message(c"infield-config", &text).map_err(|e| internal(&e))?;
         let mut inherited = vec![listener.as_fd(), inner.agent.as_fd(), config.as_fd()];
-        inherited.extend(slot.join.user.iter().map(AsFd::as_fd));
+        inherited.extend(slot.join.user.iter().chain(&slot.join.usage).map(AsFd::as_fd));
+        if let OwnUsage::File(file) = &disk {
+            inherited.push(file.as_fd());
+        }
         let cgroups: Vec<_> = slot.join.agent.iter().map(AsFd::as_fd).collect();
         let fds = StartFds {
             netns: slot.netns.as_fd(),
@@ -339,7 +344,7 @@ impl Work<'_> {
     }
 }
 
-fn agent_config(spec: &SandboxSpec, image: &Image, cgroup_files: usize) -> AgentConfig {
+fn agent_config(spec: &SandboxSpec, image: &Image, cgroup_files: usize, disk: &OwnUsage) -> AgentConfig {
     let mut env = std::collections::BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
     let from_image = image.config.env.iter().filter_map(|pair| pair.split_once('='));
     env.extend(from_image.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -356,6 +361,21 @@ fn agent_config(spec: &SandboxSpec, image: &Image, cgroup_files: usize) -> Agent
         workdir: image.config.workdir.clone(),
         entrypoint,
         user_cgroup_fds: (0..cgroup_files as i32).map(|i| INHERITED_CGROUPS_FROM + i).collect(),
+        usage: usage_config(spec, INHERITED_CGROUPS_FROM + cgroup_files as i32, disk),
+    }
+}
+
+/// The descriptors of `JoinFiles::usage` and of the disk's accounting follow each other from `first`.
+fn usage_config(spec: &SandboxSpec, first: i32, disk: &OwnUsage) -> UsageConfig {
+    UsageConfig {
+        cpu_cores: spec.cpu,
+        memory_bytes: spec.memory_mib * MIB,
+        disk_bytes: spec.disk_mib * MIB,
+        cpu_fd: Some(first),
+        memory_fd: Some(first + 1),
+        memory_stat_fd: Some(first + 2),
+        disk_fd: matches!(disk, OwnUsage::File(_)).then_some(first + 3),
+        disk_is_root: matches!(disk, OwnUsage::Root),
     }
 }
 

@@ -39,6 +39,32 @@ pub struct UpdateEnvRequest {
     pub unset_value_prefix: Option<String>,
 }
 
+/// `GET /system/metrics`: sizes in bytes, of the sandbox alone. What cannot be told is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemMetrics {
+    /// Whole seconds, UTC.
+    pub timestamp: String,
+    pub timestamp_unix: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_count: Option<u64>,
+    /// Of the limit, 0 to 100, over the last seconds; 0 before there are two samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_used_pct: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem_used: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem_total: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem_cache: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_used: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_total: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_free: Option<u64>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortList {
     pub ports: Vec<u16>,

@@ -36,6 +36,27 @@ pub struct AgentConfig {
     pub entrypoint: Vec<String>,
     /// Inherited descriptors; a child writes "0" to each to join the cgroup with the user's limits.
     pub user_cgroup_fds: Vec<i32>,
+    pub usage: UsageConfig,
+}
+
+/// What an agent tells of its sandbox's use, and where it reads it: inherited descriptors of single files, so that nothing
+/// of the host lies beside them. A reading nobody gave is not shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UsageConfig {
+    pub cpu_cores: u32,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+    /// Processor time: `cpuacct.usage` or `cpu.stat`.
+    pub cpu_fd: Option<i32>,
+    /// `memory.usage_in_bytes` or `memory.current`.
+    pub memory_fd: Option<i32>,
+    /// `memory.stat`.
+    pub memory_stat_fd: Option<i32>,
+    /// A file that says how many bytes the sandbox's disk holds.
+    pub disk_fd: Option<i32>,
+    /// The root file system is the sandbox's alone: what it says of itself is the disk's use.
+    pub disk_is_root: bool,
 }
 
 /// Generation of the agreement between engine and agent.

@@ -163,8 +163,17 @@ impl Pool {
         }
     }
 
+    /// The one file with the disk's use.
+    pub fn accounting_file(&self, id: &str) -> Option<File> {
+        File::open(self.accounting_path(id).ok()?).ok()
+    }
+
+    fn accounting_path(&self, id: &str) -> Result<PathBuf, DiskError> {
+        Ok(self.accounting.join(format!("0_{}", self.subvolume(id)?)).join("referenced"))
+    }
+
     pub fn usage(&self, id: &str) -> Result<u64, DiskError> {
-        let file = self.accounting.join(format!("0_{}", self.subvolume(id)?)).join("referenced");
+        let file = self.accounting_path(id)?;
         let what = || format!("read the usage of disk {id} from {}", file.display());
         let text = fs::read_to_string(&file).map_err(DiskError::io(what()))?;
         text.trim().parse().map_err(|e| DiskError::io(what())(io::Error::other(e)))

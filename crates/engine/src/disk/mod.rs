@@ -94,6 +94,16 @@ pub struct Disk {
     kind: Kind,
 }
 
+/// Where a sandbox learns what its own disk holds; nothing there tells of other disks.
+#[derive(Debug)]
+pub enum OwnUsage {
+    /// A number of bytes, kept up to date by the kernel.
+    File(std::fs::File),
+    /// The disk is a file system of its own, so its size and free space say it.
+    Root,
+    Nowhere,
+}
+
 #[derive(Debug)]
 enum Kind {
     Btrfs(btrfs::Pool),
@@ -175,6 +185,14 @@ impl Disk {
         match &self.kind {
             Kind::Btrfs(pool) => pool.usage(id),
             Kind::Ext4(images) => images.usage(id),
+        }
+    }
+
+    /// Where a sandbox may read what its own disk holds.
+    pub fn own_usage(&self, id: &str) -> OwnUsage {
+        match &self.kind {
+            Kind::Btrfs(pool) => pool.accounting_file(id).map_or(OwnUsage::Nowhere, OwnUsage::File),
+            Kind::Ext4(_) => OwnUsage::Root,
         }
     }
 
