@@ -110,6 +110,152 @@ fn log_flood() {
     recovers(&world, &bad);
 }
 
+/// Everything a process may try on another one of its user, and what must come of it.
+const ATTACKS: &str = r#"
+import ctypes, os, resource, signal
+libc = ctypes.CDLL(None, use_errno=True)
+for number in range(1, 65):
+    try:
+        os.kill(1, number)
+    except (PermissionError, OSError):
+        pass
+def refused(what, got):
+    print(what, "refused" if got == -1 else "DONE")
+refused("attach", libc.ptrace(16, 1, 0, 0))
+refused("seize", libc.ptrace(0x4206, 1, 0, 0))
+for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE):
+    try:
+        resource.prlimit(1, kind, (1, 1))
+        print("limit DONE")
+    except PermissionError:
+        print("limit refused")
+for path in ("/proc/1/mem", "/proc/1/environ", "/proc/1/maps"):
+    try:
+        open(path, "r+b" if path.endswith("mem") else "rb").read(1)
+        print(path, "DONE")
+    except OSError:
+        print(path, "refused")
+try:
+    names = os.listdir("/proc/1/fd")
+    for name in names:
+        os.open("/proc/1/fd/" + name, os.O_RDONLY)
+    print("descriptors", "DONE" if names else "refused")
+except OSError:
+    print("descriptors refused")
+refused("pidfd_getfd", libc.syscall(438, libc.syscall(434, 1, 0), 3, 0))
+class Piece(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+buffer = ctypes.create_string_buffer(8)
+mine, its = Piece(ctypes.addressof(buffer), 8), Piece(0x400000, 8)
+refused("read memory", libc.process_vm_readv(1, ctypes.byref(mine), 1, ctypes.byref(its), 1, 0))
+"#;
+
+#[test]
+fn pid_1_is_out_of_reach_of_its_commands() {
+    let world = World::new("pid1");
+    for user in ["daytona", "root"] {
+        let id = world.create(json!({ "user": user }))["id"].as_str().unwrap().to_owned();
+        assert_eq!(world.sh(&id, "id -un").trim(), user);
+        let began = world.sh(&id, "cut -d' ' -f22 /proc/1/stat");
+        let upload = world.toolbox(&id).call("POST", "/files/upload-v2?path=/tmp/attacks.py", Some(ATTACKS.into()));
+        upload.expect(200);
+        let report = world.sh(&id, "python3 /tmp/attacks.py");
+        assert!(!report.contains("DONE") && report.lines().count() == 12, "as {user}:\n{report}");
+        recovers(&world, &id);
+        assert_eq!(world.sh(&id, "cut -d' ' -f22 /proc/1/stat"), began, "another PID 1 as {user}");
+        // The saved group that protects the agent is no command's.
+        assert_eq!(world.sh(&id, "grep -c 65533 /proc/self/status; true").trim(), "0");
+    }
+}
+
+/// The host's pid of the sandbox's agent: the one PID 1 that sees this file.
+fn agent_of(marker: &str) -> Option<i32> {
+    let pids =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    pids.into_iter().find(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let inner = status.lines().find_map(|l| l.strip_prefix("NSpid:")).and_then(|l| l.split_whitespace().last());
+        inner == Some("1") && *pid != 1 && std::path::Path::new(&format!("/proc/{pid}/root{marker}")).exists()
+    })
+}
+
+#[test]
+fn a_killed_agent_is_an_error_that_can_be_recovered() {
+    let world = World::new("agentkill");
+    let (id, good) = (world.sandbox(), world.sandbox());
+    let marker = format!("/home/daytona/marker-{id}");
+    world.sh(&id, &format!("echo kept > {marker}"));
+    let path = format!("/sandbox/{id}");
+    let kill = || {
+        let agent = agent_of(&marker).expect("an agent sees the marker");
+        infield_tests::process::signal(agent, rustix::process::Signal::KILL);
+        eventually("the API says so", Duration::from_secs(30), || {
+            let row = world.api().get(&path).expect(200).json();
+            (row["state"] == "error").then_some(row)
+        })
+    };
+    let row = thread::scope(|scope| {
+        let caller = scope.spawn(|| {
+            let body = json!({ "command": "touch /tmp/begun; sleep 120" }).to_string().into_bytes();
+            world.toolbox(&id).try_call("POST", "/process/execute", Some(body)).map_or(0, |reply| reply.status)
+        });
+        eventually("the command runs", Duration::from_secs(30), || {
+            (world.exec(&id, "test -e /tmp/begun").0 == 0).then_some(())
+        });
+        let row = kill();
+        assert_eq!(caller.join().unwrap(), 502, "whoever waits is told");
+        row
+    });
+    assert!(row["errorReason"].as_str().unwrap().contains("agent"), "{row}");
+    assert_eq!(row["recoverable"], true, "{row}");
+    let refused = world.toolbox(&id).get("/version");
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (400, Some("SANDBOX_NOT_STARTED")));
+    assert_eq!(world.api().post(&format!("{path}/start"), json!({})).status, 400);
+    let recover = |query: &str| world.api().post(&format!("{path}/recover{query}"), json!({}));
+    let back = recover("").expect(200).json();
+    assert_eq!((&back["state"], &back["errorReason"]), (&json!("started"), &json!(null)), "{back}");
+    assert_eq!(world.sh(&id, &format!("cat {marker}")), "kept\n");
+    assert_eq!(recover("").status, 400, "nothing to recover");
+
+    kill();
+    assert_eq!(recover("?skipStart=true").expect(200).json()["state"], "stopped");
+    world.api().post(&format!("{path}/start"), json!({})).expect(200);
+    assert_eq!(world.sh(&id, &format!("cat {marker}")), "kept\n");
+
+    kill();
+    world.delete(&id);
+    assert_eq!(world.sh(&good, "echo fine"), "fine\n");
+}
+
+#[test]
+fn a_full_disk_costs_no_file_and_no_answer() {
+    let world = World::new("full");
+    let id = world.create(json!({ "disk": 1 }))["id"].as_str().unwrap().to_owned();
+    let toolbox = world.toolbox(&id);
+    world.sh(&id, "echo old > precious; dd if=/dev/zero of=fill bs=1M count=2000 2>/dev/null; sync; true");
+    let put = |path: &str, bytes: usize| {
+        toolbox.call("POST", &format!("/files/upload-v2?path={path}"), Some(vec![b'x'; bytes]))
+    };
+    let reply = put("precious", 64 << 20);
+    let message = reply.json()["message"].as_str().unwrap().to_lowercase();
+    assert_eq!(reply.status, 400, "{message}");
+    assert!(message.contains("no space") || message.contains("quota"), "{message}");
+    assert_eq!(put("new/folder/file", 64 << 20).status, 400);
+    assert_eq!(world.sh(&id, "cat precious; ls -A | sort"), expected_home(&world, &id));
+    toolbox.get("/system/metrics").expect(200);
+    toolbox.delete("/files?path=fill").expect(204);
+    eventually("there is room again", Duration::from_secs(60), || {
+        (put("precious", 64 << 20).status == 200).then_some(())
+    });
+    assert_eq!(world.sh(&id, "stat -c %s precious").trim(), (64 << 20).to_string());
+}
+
+/// What was there before, and nothing beside it.
+fn expected_home(world: &World, id: &str) -> String {
+    let names = world.sh(id, "ls -A | grep -v -e '^new$' -e part$ | sort");
+    format!("old\n{names}")
+}
+
 fn resident_kib(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");

@@ -66,7 +66,9 @@ fn metrics_are_the_sandboxs_own() {
     });
     let before = number("diskUsed");
     world.sh(&id, "dd if=/dev/urandom of=big bs=1M count=200 conv=fsync 2>&1");
-    infield_tests::eventually("its disk use shows", long, || (number("diskUsed") >= before + (190 << 20)).then_some(()));
+    infield_tests::eventually("its disk use shows", long, || {
+        (number("diskUsed") >= before + (190 << 20)).then_some(())
+    });
     let last = metrics();
     assert_eq!(last["diskFree"].as_u64(), Some((3 << 30) - last["diskUsed"].as_u64().unwrap()), "{last}");
     let other = world.sandbox();

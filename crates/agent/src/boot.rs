@@ -70,6 +70,10 @@ fn create_for(dir: &Path, user: &User) {
     let _ = chown(dir, Some(uid), Some(gid));
 }
 
+/// The agent's saved group, which no command has: the kernel lets processes change each other's limits (open files, say) only
+/// where all their ids agree, so commands cannot starve the agent of descriptors. Children lose it when they execute.
+const SAVED_GROUP: u32 = 65_533;
+
 /// Groups, gid, uid, in the only order that works; then nobody may trace this process or read its memory.
 fn become_user(user: &User) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
@@ -77,7 +81,7 @@ fn become_user(user: &User) -> rustix::io::Result<()> {
     let privileged = getuid().is_root();
     if privileged {
         set_thread_groups(&groups)?;
-        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_gid(gid, gid, Gid::from_raw(SAVED_GROUP))?;
         set_thread_res_uid(uid, uid, uid)?;
     } else if getuid() != uid {
         return Err(rustix::io::Errno::PERM);

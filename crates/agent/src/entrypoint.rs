@@ -5,6 +5,7 @@ use crate::env;
 use crate::execute::c_string;
 use crate::launch::{Input, Launch, launch};
 use crate::state::Shared;
+use crate::telemetry;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub fn start(agent: &Shared) {
         tokio::time::sleep(START_DELAY).await;
         let Ok(mut child) = launch(&agent, what).await else { return };
         let mut ignored = vec![0; DRAIN_BUFFER_BYTES];
-        while child.out.read(&mut ignored).await.is_ok_and(|n| n > 0) {}
+        while let Ok(n @ 1..) = child.out.read(&mut ignored).await {
+            agent.telemetry.entry_point(telemetry::Stream::Out, &ignored[..n]);
+        }
     });
 }

@@ -4,6 +4,7 @@ use crate::body;
 use crate::env as vars;
 use crate::error::{Answer, Failure};
 use crate::state::Shared;
+use crate::telemetry;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use infield_api::toolbox::{DirResponse, InitRequest, MessageResponse, UpdateEnvRequest, VersionResponse};
@@ -21,9 +22,10 @@ pub async fn work_dir(State(agent): State<Shared>) -> Response {
     body::ok(&DirResponse { dir: agent.workdir.to_string_lossy().into_owned() })
 }
 
-/// The token is a telemetry header elsewhere; here it has no use and is not kept.
-pub async fn init(request: Request) -> Answer {
-    let _: InitRequest = body::json(request).await?;
+/// The token goes with what telemetry sends, if there is an endpoint for it.
+pub async fn init(State(agent): State<Shared>, request: Request) -> Answer {
+    let init: InitRequest = body::json(request).await?;
+    telemetry::begin(&agent, init.token).map_err(Failure::bad_request)?;
     Ok(message("Auth token set and telemetry initialized successfully"))
 }
 

@@ -28,6 +28,7 @@ mod shell;
 mod small_file;
 mod state;
 mod stream;
+mod telemetry;
 mod timestamp;
 mod unbuilt;
 mod ws;

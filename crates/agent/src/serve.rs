@@ -2,7 +2,7 @@
 
 use crate::error::Failure;
 use crate::state::Agent;
-use crate::{entrypoint, routes};
+use crate::{entrypoint, routes, telemetry};
 use axum::Router;
 use axum::body::Body;
 use http::{Request, Response};
@@ -51,6 +51,8 @@ pub fn serve(listener: StdListener, agent: Agent) -> io::Result<()> {
                 }
             }
         });
+        // An endpoint that is no URL is told to whoever calls `/init`.
+        let _ = telemetry::begin(&agent, None);
         entrypoint::start(&agent);
         accept(listener, routes::router(agent)).await
     })

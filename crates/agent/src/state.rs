@@ -4,6 +4,7 @@ use crate::children::Children;
 use crate::env::Env;
 use crate::metrics::Usage;
 use crate::passwd::User;
+use crate::telemetry::Telemetry;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub struct Agent {
     pub(crate) cgroups: Vec<OwnedFd>,
     pub(crate) children: Children,
     pub(crate) usage: Usage,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// How handlers see it.
@@ -35,6 +37,6 @@ impl Agent {
         usage: Usage,
     ) -> Self {
         let children = Children::default();
-        Self { user, home, workdir, env, entrypoint, cgroups, children, usage }
+        Self { user, home, workdir, env, entrypoint, cgroups, children, usage, telemetry: Telemetry::default() }
     }
 }

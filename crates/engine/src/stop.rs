@@ -103,7 +103,7 @@ fn death_reason(cgroups: &Cgroups, process: &Process) -> String {
             "the sandbox's agent (pid {pid}) ended; the kernel killed {kills} processes of the sandbox for lack of memory"
         )
     } else {
-        format!("the sandbox's agent (pid {pid}) ended unexpectedly; start the sandbox again, its files are kept")
+        format!("the sandbox's agent (pid {pid}) ended unexpectedly; recover the sandbox, its files are kept")
     }
 }
 

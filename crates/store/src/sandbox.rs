@@ -59,6 +59,8 @@ pub struct Settled {
     pub state: SandboxState,
     pub desired: DesiredState,
     pub reason: Option<String>,
+    /// Of an error: the files are kept, and the sandbox may be tried again.
+    pub recoverable: bool,
     pub daemon_version: Option<String>,
 }
 
@@ -154,6 +156,22 @@ impl Store {
         self.compare_and_set(sql, args, vec![token.into(), now_ms.into()]).await
     }
 
+    /// Intent: forget the error. What is known of a recoverable sandbox is that its files are there, so it counts as stopped.
+    pub async fn intend_recover(
+        &self,
+        id: SandboxId,
+        was: Pair,
+        wanted: DesiredState,
+        token: &str,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let sql = "UPDATE sandboxes SET state = 'stopped', desired_state = $4, auth_token = $5, updated_at = $6, \
+                   error_reason = NULL, recoverable = 0 \
+                   WHERE id = $1 AND state = $2 AND desired_state = $3 AND recoverable = 1";
+        let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
+        self.compare_and_set(sql, args, vec![wanted.as_str().into(), token.into(), now_ms.into()]).await
+    }
+
     /// Intent: stop.
     pub async fn intend_stop(&self, id: SandboxId, was: Pair, force: bool, now_ms: i64) -> Result<bool, StoreError> {
         let sql = "UPDATE sandboxes SET desired_state = 'stopped', force_stop = $4, updated_at = $5 \
@@ -172,7 +190,7 @@ impl Store {
 
     /// The driver's own write. A change of state counts as activity, so the idle clocks begin again.
     pub async fn settle(&self, id: SandboxId, was: Pair, to: &Settled, now_ms: i64) -> Result<bool, StoreError> {
-        let sql = "UPDATE sandboxes SET state = $4, desired_state = $5, error_reason = $6, recoverable = 0, \
+        let sql = "UPDATE sandboxes SET state = $4, desired_state = $5, error_reason = $6, recoverable = $9, \
                    daemon_version = COALESCE($7, daemon_version), \
                    runner_id = CASE WHEN $4 = 'destroyed' THEN NULL ELSE runner_id END, \
                    last_activity_at = CASE WHEN state = $4 THEN last_activity_at ELSE $8 END, updated_at = $8 \
@@ -184,6 +202,7 @@ impl Store {
             to.reason.clone().into(),
             to.daemon_version.clone().into(),
             now_ms.into(),
+            to.recoverable.into(),
         ];
         self.compare_and_set(sql, args, sets).await
     }

@@ -1,132 +1,213 @@
 //! `GET /files/find` (text in files) and `GET /files/search` (names).
 
-use super::{blocking, glob, path};
-use crate::body;
+use super::walk::Walk;
+use super::{glob, json_stream, path};
 use crate::error::Answer;
 use crate::query::Query;
 use crate::small_file;
-use infield_api::toolbox::{Match, SearchFilesResponse};
-use memchr::memmem;
-use std::fs;
-use std::io::{BufRead, BufReader};
+use infield_api::toolbox::Match;
+use memchr::memmem::Finder;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// A file with a NUL byte in its beginning is not searched.
 const SNIFF_BYTES: usize = 512;
-/// Longer lines are cut here, for the search as for the answer.
+/// Longer lines are searched as a whole and shown cut.
 const LINE_BYTES_MAX: usize = 64 << 10;
-/// The search stops when it has found this much.
-const FOUND_BYTES_MAX: usize = 32 << 20;
-const FOUND_NAMES_MAX: usize = 200_000;
 const READ_BUFFER_BYTES: usize = 128 << 10;
+/// Lines that were looked at in vain before somebody asks whether to go on.
+const LINES_PER_STEP: usize = 1_000;
 
 pub async fn find(query: Query) -> Answer {
     let (root, pattern) = (query.path("path")?, query.required("pattern")?.to_vec());
-    blocking(move || {
-        let mut found = Found { finder: memmem::Finder::new(&pattern), matches: Vec::new(), bytes: 0 };
-        walk(&root, |file, is_file| {
-            if is_file {
-                // A file that cannot be read is left out.
-                let _ = found.search_file(file);
-            }
-            found.bytes < FOUND_BYTES_MAX
-        });
-        Ok(body::ok(&found.matches))
+    json_stream::answer("[", "]", move || {
+        let finder = Finder::new(&pattern).into_owned();
+        Ok(Find { walk: Walk::with_root(root), finder, file: None })
     })
     .await
 }
 
 pub async fn search(query: Query) -> Answer {
     let (root, pattern) = (query.path("path")?, query.required("pattern")?.to_vec());
-    blocking(move || {
+    json_stream::answer("{\"files\":[", "]}", move || {
         let pattern = String::from_utf8_lossy(&pattern).into_owned();
-        let mut files = Vec::new();
-        walk(&root, |file, _| {
-            if glob::matches(&pattern, &String::from_utf8_lossy(&path::base(file))) {
-                files.push(file.to_string_lossy().into_owned());
-            }
-            files.len() < FOUND_NAMES_MAX
-        });
-        Ok(body::ok(&SearchFilesResponse { files }))
+        Ok(Walk::with_root(root.clone()).map(move |entry| {
+            let path = shown(&root, &entry?.relative);
+            let fits = glob::matches(&pattern, &String::from_utf8_lossy(&path::base(&path)));
+            Ok(fits.then(|| path.to_string_lossy().into_owned()))
+        }))
     })
     .await
 }
 
-/// Calls `visit` with everything below `root` and itself, by name, without following links. Stops when it says `false`.
-fn walk(root: &Path, mut visit: impl FnMut(&Path, bool) -> bool) {
-    let mut pending = vec![root.to_owned()];
-    while let Some(at) = pending.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&at) else { continue };
-        if !visit(&at, metadata.is_file()) {
-            return;
+/// The root as it was given, what is below it as Go joins it.
+fn shown(root: &Path, relative: &Path) -> PathBuf {
+    if relative.as_os_str().is_empty() { root.to_owned() } else { path::join(root, relative) }
+}
+
+struct Find {
+    walk: Walk,
+    finder: Finder<'static>,
+    file: Option<Searched>,
+}
+
+/// A file being searched.
+struct Searched {
+    shown: String,
+    reader: BufReader<File>,
+    line: Line,
+    number: u64,
+}
+
+impl Iterator for Find {
+    type Item = io::Result<Option<Match>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(file) = &mut self.file {
+            match file.step(&self.finder) {
+                // The rest of a file that cannot be read is left out.
+                Ok(Step::End) | Err(_) => self.file = None,
+                Ok(Step::Nothing) => {}
+                Ok(Step::Found(found)) => return Some(Ok(Some(found))),
+            }
+            return Some(Ok(None));
         }
-        if metadata.is_dir() {
-            let mut below: Vec<PathBuf> = fs::read_dir(&at)
-                .into_iter()
-                .flatten()
-                .filter_map(|entry| Some(path::join(&at, Path::new(&entry.ok()?.file_name()))))
-                .collect();
-            below.sort_unstable_by(|a, b| b.cmp(a));
-            pending.extend(below);
+        let entry = match self.walk.next()? {
+            Ok(entry) => entry,
+            Err(e) => return Some(Err(e)),
+        };
+        if entry.metadata.is_file() && entry.metadata.len() > 0 {
+            let path = shown(self.walk.root(), &entry.relative);
+            self.file = Searched::open(&entry.full, &path).ok().flatten();
         }
+        Some(Ok(None))
     }
 }
 
-struct Found<'a> {
-    finder: memmem::Finder<'a>,
-    matches: Vec<Match>,
-    bytes: usize,
+enum Step {
+    Found(Match),
+    Nothing,
+    End,
 }
 
-impl Found<'_> {
-    fn search_file(&mut self, file: &Path) -> std::io::Result<()> {
-        let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, small_file::open_regular(file)?);
+impl Searched {
+    /// `None`: a binary file.
+    fn open(path: &Path, shown: &Path) -> io::Result<Option<Self>> {
+        let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, small_file::open_regular(path)?);
         let start = reader.fill_buf()?;
         if memchr::memchr(0, &start[..start.len().min(SNIFF_BYTES)]).is_some() {
-            return Ok(());
+            return Ok(None);
         }
-        let mut line = Vec::new();
-        let mut number = 0;
-        while read_line(&mut reader, &mut line)? {
-            number += 1;
-            if self.finder.find(&line).is_some() {
-                self.add(file, number, &line);
-                if self.bytes >= FOUND_BYTES_MAX {
-                    break;
-                }
-            }
-        }
-        Ok(())
+        Ok(Some(Self { shown: shown.to_string_lossy().into_owned(), reader, line: Line::default(), number: 0 }))
     }
 
-    fn add(&mut self, file: &Path, line: u64, content: &[u8]) {
-        let found = Match {
-            file: file.to_string_lossy().into_owned(),
-            line,
-            content: String::from_utf8_lossy(content.strip_suffix(b"\r").unwrap_or(content)).into_owned(),
-        };
-        self.bytes += found.file.len() + found.content.len() + size_of::<Match>();
-        self.matches.push(found);
+    fn step(&mut self, finder: &Finder<'_>) -> io::Result<Step> {
+        for _ in 0..LINES_PER_STEP {
+            if !self.line.read(&mut self.reader, finder)? {
+                return Ok(Step::End);
+            }
+            self.number += 1;
+            if self.line.fits {
+                let content = self.line.start.strip_suffix(b"\r").unwrap_or(&self.line.start);
+                let content = String::from_utf8_lossy(content).into_owned();
+                return Ok(Step::Found(Match { file: self.shown.clone(), line: self.number, content }));
+            }
+        }
+        Ok(Step::Nothing)
     }
 }
 
-/// One line without its end into `line`, cut at the bound. `false` at the end of the file.
-fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
-    line.clear();
-    let mut any = false;
-    loop {
-        let buffer = reader.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(any);
+/// The line that was read last.
+#[derive(Default)]
+struct Line {
+    /// Its beginning, without its end.
+    start: Vec<u8>,
+    /// Of a longer line, the last bytes that a match could have begun in.
+    overlap: Vec<u8>,
+    fits: bool,
+}
+
+impl Line {
+    /// `false` at the end of the file.
+    fn read(&mut self, reader: &mut impl BufRead, finder: &Finder<'_>) -> io::Result<bool> {
+        self.start.clear();
+        self.overlap.clear();
+        self.fits = false;
+        let mut any = false;
+        loop {
+            let buffer = reader.fill_buf()?;
+            if buffer.is_empty() {
+                self.fits |= !self.is_cut() && finder.find(&self.start).is_some();
+                return Ok(any);
+            }
+            any = true;
+            let end = memchr::memchr(b'\n', buffer);
+            let taken = end.unwrap_or(buffer.len());
+            self.add(&buffer[..taken], finder);
+            reader.consume(end.map_or(taken, |at| at + 1));
+            if end.is_some() {
+                self.fits |= !self.is_cut() && finder.find(&self.start).is_some();
+                return Ok(true);
+            }
         }
-        any = true;
-        let end = memchr::memchr(b'\n', buffer);
-        let taken = end.unwrap_or(buffer.len());
-        let room = LINE_BYTES_MAX - line.len();
-        line.extend_from_slice(&buffer[..taken.min(room)]);
-        reader.consume(end.map_or(taken, |at| at + 1));
-        if end.is_some() {
-            return Ok(true);
+    }
+
+    fn is_cut(&self) -> bool {
+        !self.overlap.is_empty()
+    }
+
+    fn add(&mut self, piece: &[u8], finder: &Finder<'_>) {
+        if !self.is_cut() && self.start.len() + piece.len() <= LINE_BYTES_MAX {
+            self.start.extend_from_slice(piece);
+            return;
+        }
+        if !self.is_cut() {
+            self.overlap.clone_from(&self.start);
+            self.start.extend_from_slice(&piece[..LINE_BYTES_MAX - self.start.len()]);
+        }
+        self.overlap.extend_from_slice(piece);
+        self.fits = self.fits || finder.find(&self.overlap).is_some();
+        let kept = finder.needle().len().max(2) - 1;
+        let gone = self.overlap.len().saturating_sub(kept);
+        self.overlap.drain(..gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    fn lines(text: &[u8], needle: &[u8], buffer: usize) -> Vec<bool> {
+        let mut reader = BufReader::with_capacity(buffer, Cursor::new(text));
+        let (mut line, mut found) = (Line::default(), Vec::new());
+        let finder = Finder::new(needle);
+        while line.read(&mut reader, &finder).unwrap() {
+            found.push(line.fits);
+        }
+        found
+    }
+
+    #[test]
+    fn a_long_line_is_searched_to_its_end() {
+        for at in [LINE_BYTES_MAX - 3, LINE_BYTES_MAX, LINE_BYTES_MAX * 3] {
+            let mut text = vec![b'x'; at];
+            text.extend_from_slice(b"needle\nshort\n");
+            assert_eq!(lines(&text, b"needle", 1000), [true, false], "{at}");
+            assert_eq!(lines(&text, b"needles", 1000), [false, false], "{at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn like_a_plain_search(text in "[ab\n]{0,60}", needle in "[ab]{1,4}", buffer in 1usize..9) {
+            let mut want: Vec<bool> = text.split('\n').map(|l| l.contains(&needle)).collect();
+            if text.is_empty() || text.ends_with('\n') {
+                want.pop();
+            }
+            prop_assert_eq!(lines(text.as_bytes(), needle.as_bytes(), buffer), want);
         }
     }
 }

@@ -1,18 +1,15 @@
 //! `GET /files` and `GET /files/info`.
 
-use super::{blocking, path};
+use super::walk::{Entry, Walk};
+use super::{blocking, json_stream, path};
 use crate::body;
 use crate::error::{Answer, Failure};
 use crate::query::Query;
 use crate::timestamp;
 use infield_api::toolbox::FileInfo;
 use std::fs::{self, Metadata};
-use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-
-/// More than this is asked for in several requests.
-const LIST_ENTRIES_MAX: usize = 200_000;
 
 pub async fn info(query: Query) -> Answer {
     let path = query.path("path")?;
@@ -33,46 +30,16 @@ pub async fn list(query: Query) -> Answer {
             .filter(|d| *d >= 1)
             .ok_or_else(|| Failure::bad_request("depth must be an integer >= 1"))?,
     };
-    blocking(move || {
-        let mut found = Vec::new();
-        walk(&path, depth, &mut found).map_err(|e| Failure::file(&path, &e))?;
-        Ok(body::ok(&found))
+    json_stream::answer("[", "]", move || {
+        let walk = Walk::below(path.clone(), depth).map_err(|e| Failure::file(&path, &e))?;
+        Ok(walk.map(move |entry| {
+            let Entry { relative, full, metadata } = entry?;
+            // A link is described as what it leads to, and left out when that is nowhere.
+            let metadata = if metadata.is_symlink() { fs::metadata(&full).ok() } else { Some(metadata) };
+            Ok(metadata.map(|m| describe(&path::base(&relative), &m, Some(&path::join(&path, &relative)))))
+        }))
     })
     .await
-}
-
-/// Pre-order, by name, symbolic links not entered. Iterative, because a tree can be deeper than a stack.
-fn walk(root: &Path, depth: usize, found: &mut Vec<FileInfo>) -> io::Result<()> {
-    let mut pending: Vec<(PathBuf, usize)> = entries(root, Path::new(""))?.into_iter().map(|p| (p, 1)).collect();
-    while let Some((relative, level)) = pending.pop() {
-        let full = root.join(&relative);
-        let Ok(metadata) = fs::metadata(&full) else { continue };
-        if found.len() >= LIST_ENTRIES_MAX {
-            return Err(io::Error::other(format!("more than {LIST_ENTRIES_MAX} entries; list with a smaller depth")));
-        }
-        found.push(describe(&path::base(&relative), &metadata, Some(&path::join(root, &relative))));
-        let is_real_dir = metadata.is_dir() && fs::symlink_metadata(&full).is_ok_and(|m| m.is_dir());
-        if level < depth
-            && is_real_dir
-            && let Ok(below) = entries(root, &relative)
-        {
-            pending.extend(below.into_iter().map(|p| (p, level + 1)));
-        }
-    }
-    Ok(())
-}
-
-/// Relative paths of a directory's entries in descending order, so that a stack gives them ascending.
-fn entries(root: &Path, relative: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut names: Vec<_> = Vec::new();
-    for entry in fs::read_dir(root.join(relative))? {
-        if names.len() > LIST_ENTRIES_MAX {
-            break;
-        }
-        names.push(entry?.file_name());
-    }
-    names.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(names.into_iter().map(|name| relative.join(name)).collect())
 }
 
 fn describe(name: &[u8], metadata: &Metadata, path: Option<&Path>) -> FileInfo {

@@ -7,6 +7,7 @@ pub mod disposition;
 mod download;
 mod find;
 pub mod glob;
+mod json_stream;
 mod list;
 pub mod multipart;
 mod mutate;
@@ -15,6 +16,7 @@ mod reader;
 mod replace;
 mod target;
 mod upload;
+mod walk;
 
 use crate::error::{Answer, Failure};
 use crate::state::Shared;

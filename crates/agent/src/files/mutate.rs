@@ -7,6 +7,8 @@ use crate::passwd::Accounts;
 use crate::query::Query;
 use http::StatusCode;
 use infield_api::toolbox::DaemonErrorCode;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
@@ -62,13 +64,24 @@ pub async fn move_file(query: Query) -> Answer {
         if fs::symlink_metadata(&destination).is_ok() {
             return Err(Failure::new(DaemonErrorCode::Conflict, "conflict: destination already exists"));
         }
-        match fs::rename(&source, &destination) {
+        match rename_new(&source, &destination) {
             Ok(()) => Ok(empty(StatusCode::OK)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Failure::new(DaemonErrorCode::Conflict, "conflict: destination already exists"))
+            }
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => copy_then_remove(&source, &destination),
             Err(e) => Err(Failure::file(&source, &e)),
         }
     })
     .await
+}
+
+/// Renames, and never over something that appeared a moment ago. Some file systems cannot promise that.
+fn rename_new(source: &Path, destination: &Path) -> io::Result<()> {
+    match renameat_with(CWD, source, CWD, destination, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(source, destination),
+        other => Ok(other?),
+    }
 }
 
 fn copy_then_remove(source: &Path, destination: &Path) -> Answer {

@@ -27,6 +27,8 @@ pub struct Target {
     /// The file it replaces, opened for writing.
     replaced: Option<File>,
     committed: AtomicBool,
+    /// Folders made for it, outermost first.
+    made: Vec<PathBuf>,
 }
 
 /// What failed, in the words of the upload's error texts (`mkdir <dir>`, `create`).
@@ -36,33 +38,43 @@ pub struct OpenError {
     pub source: io::Error,
 }
 
-impl OpenError {
-    fn create(source: impl Into<io::Error>) -> Self {
-        Self { step: "create".to_owned(), source: source.into() }
-    }
-}
-
 impl Target {
     /// Makes missing parents and prepares the write. Nothing of an existing file has changed yet, except when only the file
     /// itself can be written.
     pub fn open(wanted: &Path) -> Result<Self, OpenError> {
+        let mut made = Vec::new();
         if let Some(parent) = wanted.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(parent)
-                .map_err(|source| OpenError { step: format!("mkdir {}", parent.display()), source })?;
+            if let Err(source) = make_parents(parent, &mut made) {
+                unmake(&made);
+                return Err(OpenError { step: format!("mkdir {}", parent.display()), source });
+            }
         }
-        let path = follow_links(wanted).map_err(OpenError::create)?;
-        let Some(old) = open_existing(&path).map_err(OpenError::create)? else {
-            let (sibling, file) = create_sibling(&path, 0o666).map_err(OpenError::create)?;
-            return Ok(Self { path, file, sibling: Some(sibling), replaced: None, committed: AtomicBool::new(false) });
+        match Self::prepare(wanted) {
+            Ok(mut target) => {
+                target.made = made;
+                Ok(target)
+            }
+            Err(source) => {
+                unmake(&made);
+                Err(OpenError { step: "create".to_owned(), source })
+            }
+        }
+    }
+
+    fn prepare(wanted: &Path) -> io::Result<Self> {
+        let path = follow_links(wanted)?;
+        let committed = AtomicBool::new(false);
+        let Some(old) = open_existing(&path)? else {
+            let (sibling, file) = create_sibling(&path, 0o666)?;
+            return Ok(Self { path, file, sibling: Some(sibling), replaced: None, committed, made: Vec::new() });
         };
-        let metadata = old.metadata().map_err(OpenError::create)?;
-        match stand_in(&path, &metadata) {
+        match stand_in(&path, &old.metadata()?) {
             Some((sibling, file)) => {
-                Ok(Self { path, file, sibling: Some(sibling), replaced: Some(old), committed: AtomicBool::new(false) })
+                Ok(Self { path, file, sibling: Some(sibling), replaced: Some(old), committed, made: Vec::new() })
             }
             None => {
-                old.set_len(0).map_err(OpenError::create)?;
-                Ok(Self { path, file: old, sibling: None, replaced: None, committed: AtomicBool::new(false) })
+                old.set_len(0)?;
+                Ok(Self { path, file: old, sibling: None, replaced: None, committed, made: Vec::new() })
             }
         }
     }
@@ -105,6 +117,30 @@ impl Drop for Target {
             && !self.committed.load(Ordering::Relaxed)
         {
             let _ = fs::remove_file(sibling);
+            unmake(&self.made);
+        }
+    }
+}
+
+/// As `create_dir_all`, noting what was not there before.
+fn make_parents(dir: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        dir.ancestors().take_while(|p| !p.as_os_str().is_empty() && fs::metadata(p).is_err()).collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Ok(()) => made.push(dir.to_owned()),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    if dir.is_dir() { Ok(()) } else { Err(Errno::NOTDIR.into()) }
+}
+
+/// Folders in which something else appeared meanwhile stay.
+fn unmake(made: &[PathBuf]) {
+    for dir in made.iter().rev() {
+        if fs::remove_dir(dir).is_err() {
+            return;
         }
     }
 }

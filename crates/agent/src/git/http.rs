@@ -222,7 +222,7 @@ fn checked(answer: Response<Body>, base: &str) -> Result<Response<Body>, GitFail
 }
 
 /// The bundled authorities and those of the image.
-fn authorities(named: Option<&Path>) -> Vec<Certificate<'static>> {
+pub fn authorities(named: Option<&Path>) -> Vec<Certificate<'static>> {
     let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|der| Certificate::from_der(der).to_owned());
     let mut all: Vec<_> = bundled.collect();
     let mut system = named.into_iter().chain(SYSTEM_AUTHORITIES.iter().map(Path::new));

@@ -39,6 +39,10 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use worker::WORKER_ARGUMENT;
 
+/// Also for telemetry: names and trust without anything of the image.
+pub use dns::Dns;
+pub use http::authorities;
+
 /// Nobody waits longer for a clone; the worker is killed then.
 const GIT_SECONDS_MAX: u64 = 3600;
 /// A history or status larger than this is an error.

@@ -76,6 +76,7 @@ fn sandboxes() -> Router<App> {
         .route("/sandbox/{sandbox}", get(sandbox::get).delete(sandbox::delete))
         .route("/sandbox/{sandbox}/start", post(sandbox::start))
         .route("/sandbox/{sandbox}/stop", post(sandbox::stop))
+        .route("/sandbox/{sandbox}/recover", post(sandbox::recover))
         .route("/sandbox/{sandbox}/pause", post(sandbox::pause))
         .route("/sandbox/{sandbox}/fork", post(sandbox::fork))
         .route("/sandbox/{sandbox}/toolbox-proxy-url", get(sandbox::toolbox_proxy_url))

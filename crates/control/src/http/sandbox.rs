@@ -92,6 +92,24 @@ pub async fn start(
     Ok(Json(view::sandbox(row, &base)))
 }
 
+/// Start again a sandbox in state `error` that is `recoverable`: its files are kept.
+#[utoipa::path(post, path = "/sandbox/{sandboxIdOrName}/recover", operation_id = "recoverSandbox", tag = "sandbox",
+    params(("sandboxIdOrName" = String, Path),
+        ("skipStart" = Option<bool>, Query, description = "Leave the sandbox stopped")),
+    responses((status = 200, body = Sandbox), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
+pub async fn recover(
+    State(app): State<App>,
+    caller: Caller,
+    base: BaseUrl,
+    Path(sandbox): Path<String>,
+    query: Query,
+) -> ApiResult<Json<Sandbox>> {
+    caller.need(Permission::WriteSandboxes)?;
+    let skip_start = query.flag("skipStart")?.unwrap_or(false);
+    let row = commands::recover(&app, &caller, &sandbox, skip_start).await?;
+    Ok(Json(view::sandbox(row, &base)))
+}
+
 /// Stop a sandbox and keep its files. Answers at once.
 #[utoipa::path(post, path = "/sandbox/{sandboxIdOrName}/stop", operation_id = "stopSandbox", tag = "sandbox",
     params(("sandboxIdOrName" = String, Path), ("force" = Option<bool>, Query, description = "Skip the grace period")),

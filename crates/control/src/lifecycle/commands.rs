@@ -70,6 +70,20 @@ pub async fn start(app: &App, caller: &Caller, id_or_name: &str) -> ApiResult<Sa
     Ok(brought_up(app, row.id, waiting).await?.0)
 }
 
+/// Tries again a failed sandbox whose files are kept; with `skip_start` it is left stopped.
+pub async fn recover(app: &App, caller: &Caller, id_or_name: &str, skip_start: bool) -> ApiResult<SandboxRow> {
+    let row = find(app, caller, id_or_name).await?;
+    let pair = (row.state, row.desired);
+    rules::recover(pair, row.recoverable)?;
+    let wanted = if skip_start { DesiredState::Stopped } else { DesiredState::Started };
+    if !app.store.intend_recover(row.id, pair, wanted, &secret::auth_token(), now_ms()).await? {
+        return Err(rules::busy());
+    }
+    app.sandboxes.forget(row.id);
+    let waiting = app.driver.wake(row.id, None, Look::No);
+    Ok(brought_up(app, row.id, waiting).await?.0)
+}
+
 /// Does not wait: the answer reads `stopping`.
 pub async fn stop(app: &App, caller: &Caller, id_or_name: &str, force: bool) -> ApiResult<SandboxRow> {
     let row = find(app, caller, id_or_name).await?;

@@ -133,7 +133,9 @@ impl Driver {
             seen = Seen::NotAsked;
             let (settled, failed, took) = match step {
                 Step::Rest => return outcome,
-                Step::Record { state, desired, reason } => (settled(state, desired, reason), None, None),
+                Step::Record { state, desired, reason, recoverable } => {
+                    (Settled { recoverable, ..settled(state, desired, reason) }, None, None)
+                }
                 Step::Create | Step::Start => self.bring_up(row, &step).await,
                 Step::Stop => (self.take_down(row).await, None, None),
                 Step::Destroy => (self.destroy(row.id).await, None, None),
@@ -178,7 +180,10 @@ impl Driver {
                 _ => error.to_string(),
             };
             tracing::warn!(sandbox = %row.id, %reason, "{verb} failed");
-            return (settled(SandboxState::Error, DesiredState::Started, Some(reason)), Some(error.kind), None);
+            // A start that failed has left the files as they were.
+            let recoverable = *step == Step::Start && error.kind != RunnerErrorKind::NotFound;
+            let failed = settled(SandboxState::Error, DesiredState::Started, Some(reason));
+            return (Settled { recoverable, ..failed }, Some(error.kind), None);
         }
     }
 
@@ -245,7 +250,7 @@ impl Driver {
             row.state = to.state;
             row.desired = to.desired;
             row.error_reason = to.reason;
-            row.recoverable = false;
+            row.recoverable = to.recoverable;
             row.daemon_version = to.daemon_version.or(row.daemon_version);
             row.updated_ms = now;
             row
@@ -290,7 +295,7 @@ impl Drop for Leave<'_> {
 }
 
 fn settled(state: SandboxState, desired: DesiredState, reason: Option<String>) -> Settled {
-    Settled { state, desired, reason, daemon_version: None }
+    Settled { state, desired, reason, recoverable: false, daemon_version: None }
 }
 
 fn came_up(running: Running, began: Instant) -> (Settled, Option<RunnerErrorKind>, Option<Took>) {

@@ -27,6 +27,8 @@ pub enum Step {
         state: SandboxState,
         desired: DesiredState,
         reason: Option<String>,
+        /// Of an error: its files are there, so it may be tried again.
+        recoverable: bool,
     },
 }
 
@@ -63,9 +65,14 @@ fn started(seen: &Seen) -> Step {
     match seen {
         Seen::NotAsked | Seen::Running => Step::Rest,
         // It ended by itself; its files are there.
-        Seen::Stopped => Step::Record { state: SandboxState::Stopped, desired: DesiredState::Stopped, reason: None },
+        Seen::Stopped => came_to_rest(),
         Seen::Absent => failed(DesiredState::Started, "the sandbox vanished from its host"),
-        Seen::Failed(reason) => failed(DesiredState::Started, reason),
+        Seen::Failed(reason) => Step::Record {
+            state: SandboxState::Error,
+            desired: DesiredState::Started,
+            reason: Some(reason.clone()),
+            recoverable: true,
+        },
     }
 }
 
@@ -87,7 +94,12 @@ fn stopped(seen: &Seen) -> Step {
 }
 
 fn failed(desired: DesiredState, reason: &str) -> Step {
-    Step::Record { state: SandboxState::Error, desired, reason: Some(reason.to_owned()) }
+    Step::Record { state: SandboxState::Error, desired, reason: Some(reason.to_owned()), recoverable: false }
+}
+
+fn came_to_rest() -> Step {
+    let (state, desired) = (SandboxState::Stopped, DesiredState::Stopped);
+    Step::Record { state, desired, reason: None, recoverable: false }
 }
 
 /// A row written by a newer version, or by hand: never wedged, never guessed at.

@@ -43,7 +43,9 @@ fn failed(state: SandboxState) -> bool {
 
 pub fn start(pair: Pair) -> ApiResult<Accepted> {
     match pair {
-        (state, _) if failed(state) => Err(ApiError::bad_request("Sandbox is in an error state; delete it")),
+        (state, _) if failed(state) => Err(ApiError::bad_request(
+            "Sandbox is in an error state; recover it (POST .../recover) if it is recoverable, or delete it",
+        )),
         (SandboxState::Started, DesiredState::Started) => Ok(Accepted::Nothing),
         pair if on_its_way(pair) => Err(busy()),
         (SandboxState::Stopped, _) => Ok(Accepted::Go),
@@ -54,10 +56,21 @@ pub fn start(pair: Pair) -> ApiResult<Accepted> {
 
 pub fn stop(pair: Pair) -> ApiResult<Accepted> {
     match pair {
-        (state, _) if failed(state) => Err(ApiError::bad_request("Sandbox is in an error state; delete it")),
+        (state, _) if failed(state) => Err(ApiError::bad_request(
+            "Sandbox is in an error state; recover it (POST .../recover) if it is recoverable, or delete it",
+        )),
         pair if on_its_way(pair) => Err(busy()),
         (SandboxState::Started, _) => Ok(Accepted::Go),
         _ => Err(ApiError::bad_request("Sandbox is not started")),
+    }
+}
+
+pub fn recover(pair: Pair, recoverable: bool) -> ApiResult<()> {
+    match pair {
+        _ if !recoverable => Err(ApiError::bad_request("Sandbox is not recoverable")),
+        (state, _) if !failed(state) => Err(ApiError::bad_request("Sandbox is not in an error state")),
+        (_, DesiredState::Destroyed) => Err(busy()),
+        _ => Ok(()),
     }
 }
 
@@ -97,6 +110,11 @@ mod tests {
         assert_eq!(code(stop((S::Creating, D::Started))), Err(409));
         assert_eq!(code(stop((S::Started, D::Started))), Ok(true));
         assert_eq!(code(delete((S::Error, D::Started))), Ok(true));
+        let code_of_recover = |pair, can| recover(pair, can).map_err(|e| e.status.as_u16());
+        assert_eq!(code_of_recover((S::Error, D::Started), true), Ok(()));
+        assert_eq!(code_of_recover((S::Error, D::Started), false), Err(400));
+        assert_eq!(code_of_recover((S::Started, D::Started), true), Err(400));
+        assert_eq!(code_of_recover((S::Error, D::Destroyed), true), Err(409));
         assert_eq!(code(delete((S::Creating, D::Started))), Err(409));
         assert_eq!(code(delete((S::Stopped, D::Stopped))), Ok(true));
         assert_eq!(code(delete((S::Stopped, D::Destroyed))), Err(409));

@@ -44,7 +44,7 @@ fn row(name: &str) -> SandboxRow {
 }
 
 fn settled(state: S, desired: D) -> Settled {
-    Settled { state, desired, reason: None, daemon_version: None }
+    Settled { state, desired, reason: None, recoverable: false, daemon_version: None }
 }
 
 async fn started(store: &Store, name: &str) -> SandboxRow {
@@ -97,6 +97,27 @@ async fn changes_compare_before_they_set() {
         assert_eq!(store.purge_destroyed(80).await.unwrap(), 0);
         assert_eq!(store.purge_destroyed(81).await.unwrap(), 1);
         assert!(store.any_sandbox().await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_what_can_be_recovered_is() {
+    each(async |store| {
+        let s = started(&store, "a").await;
+        let recover = async |pair, wanted| store.intend_recover(s.id, pair, wanted, "new", 60).await.unwrap();
+        let lost = Settled { reason: Some("no".into()), ..settled(S::Error, D::Started) };
+        assert!(store.settle(s.id, (S::Started, D::Started), &lost, 40).await.unwrap());
+        assert!(!recover((S::Error, D::Started), D::Started).await);
+        let kept = Settled { recoverable: true, ..lost };
+        assert!(store.settle(s.id, (S::Error, D::Started), &kept, 50).await.unwrap());
+        assert!(store.sandbox(s.id).await.unwrap().unwrap().recoverable);
+        assert!(!recover((S::Error, D::Stopped), D::Started).await);
+        assert!(recover((S::Error, D::Started), D::Started).await);
+        let now = store.sandbox(s.id).await.unwrap().unwrap();
+        assert_eq!((now.state, now.desired, now.error_reason, now.recoverable), (S::Stopped, D::Started, None, false));
+        assert_eq!((now.auth_token.as_str(), store.unsettled_sandboxes().await.unwrap()), ("new", vec![s.id]));
+        assert!(!recover((S::Error, D::Started), D::Started).await);
     })
     .await;
 }
