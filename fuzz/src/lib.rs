@@ -49,10 +49,18 @@ pub mod disposition;
 pub mod env;
 #[path = "../../crates/agent/src/json_text.rs"]
 pub mod json_text;
+#[path = "../../crates/agent/src/files/glob.rs"]
+pub mod glob;
 #[path = "../../crates/agent/src/files/multipart.rs"]
 pub mod multipart;
 #[path = "../../crates/agent/src/passwd.rs"]
 pub mod passwd;
+#[path = "../../crates/agent/src/files/path.rs"]
+pub mod path;
+#[path = "../../crates/agent/src/query_pairs.rs"]
+pub mod query_pairs;
+#[path = "../../crates/agent/src/files/range.rs"]
+pub mod range;
 #[path = "../../crates/agent/src/shell.rs"]
 pub mod shell;
 

@@ -12,6 +12,9 @@ pub type Vars = BTreeMap<String, String>;
 /// What `login` and Docker give when the image says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// All variables together, as they may be at a sandbox's start. Every command is given them.
+const BYTES_MAX: usize = 1 << 20;
+
 pub struct Env(RwLock<Arc<Vars>>);
 
 impl Env {
@@ -36,7 +39,8 @@ impl Env {
         }
     }
 
-    pub fn update(&self, change: UpdateEnvRequest) {
+    /// All or nothing; refused is what no process could be given.
+    pub fn update(&self, change: UpdateEnvRequest) -> Result<(), String> {
         let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut vars = (**slot).clone();
         for name in change.unset.unwrap_or_default() {
@@ -47,7 +51,12 @@ impl Env {
             vars.retain(|name, value| set.contains_key(name) || !value.starts_with(&prefix));
         }
         vars.extend(set);
+        let bytes: usize = vars.iter().map(|(name, value)| name.len() + value.len() + "=".len()).sum();
+        if bytes > BYTES_MAX {
+            return Err(format!("the environment would have {bytes} bytes, at most {BYTES_MAX} are possible"));
+        }
         *slot = Arc::new(vars);
+        Ok(())
     }
 }
 
@@ -110,7 +119,10 @@ mod tests {
             set: Some(Vars::from([("C".into(), "new".into())])),
             unset: Some(vec!["A".into()]),
             unset_value_prefix: Some("secret-".into()),
-        });
+        })
+        .unwrap();
+        let much = Vars::from([("D".into(), "x".repeat(BYTES_MAX))]);
+        assert!(env.update(UpdateEnvRequest { set: Some(much), ..UpdateEnvRequest::default() }).is_err());
         assert_eq!(*env.snapshot(), Vars::from([("C".into(), "new".into())]));
         assert_eq!(before.len(), 3, "a snapshot does not change");
     }

@@ -35,7 +35,7 @@ pub async fn update_env(State(agent): State<Shared>, request: Request) -> Answer
     if let Some(name) = change.unset.iter().flatten().find(|n| !vars::is_name(n)) {
         return Err(Failure::bad_request(format!("invalid environment variable name: {name:?}")));
     }
-    agent.env.update(change);
+    agent.env.update(change).map_err(Failure::bad_request)?;
     Ok(message("Environment updated successfully"))
 }
 

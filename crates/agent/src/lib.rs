@@ -22,6 +22,7 @@ mod output;
 mod passwd;
 mod port;
 mod query;
+mod query_pairs;
 mod routes;
 mod serve;
 mod shell;

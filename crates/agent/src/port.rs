@@ -6,6 +6,8 @@ use axum::extract::Path;
 use axum::response::Response;
 use infield_api::toolbox::{IsPortInUseResponse, PortList};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -18,7 +20,7 @@ const CONNECT_MILLISECONDS_MAX: u64 = 50;
 const LISTEN: &str = "0A";
 
 pub async fn list() -> Response {
-    body::ok(&PortList { ports: listening().into_iter().collect() })
+    body::ok(&PortList { ports: listening().await.into_iter().collect() })
 }
 
 pub async fn in_use(Path(port): Path<String>) -> Answer {
@@ -26,16 +28,20 @@ pub async fn in_use(Path(port): Path<String>) -> Answer {
         port.parse().ok().filter(|p| PORTS.contains(p)).ok_or_else(|| {
             Failure::bad_request(format!("port must be a number in {} - {}", PORTS.start(), PORTS.end()))
         })?;
-    let is_in_use = listening().contains(&port) || connects(port).await;
+    let is_in_use = listening().await.contains(&port) || connects(port).await;
     Ok(body::ok(&IsPortInUseResponse { is_in_use }))
 }
 
-fn listening() -> BTreeSet<u16> {
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|path| std::fs::read_to_string(path).ok())
-        .flat_map(|table| table.lines().filter_map(port_of).collect::<Vec<_>>())
-        .collect()
+/// The tables are as long as the sandbox wants: they are read line by line, and where that may take its time.
+async fn listening() -> BTreeSet<u16> {
+    let read = || {
+        let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|path| File::open(path).ok());
+        tables
+            .flat_map(|table| BufReader::new(table).lines().map_while(Result::ok))
+            .filter_map(|l| port_of(&l))
+            .collect()
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 fn port_of(line: &str) -> Option<u16> {

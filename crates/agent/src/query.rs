@@ -1,9 +1,9 @@
 //! Query parameters as bytes: a path may hold any byte but NUL, so nothing is taken to be UTF-8.
 
 use crate::error::Failure;
+use crate::query_pairs;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use percent_encoding::percent_decode;
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -15,15 +15,7 @@ pub struct Query(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Query {
     pub fn parse(raw: &str) -> Self {
-        let decode = |part: &str| {
-            let spaced: Vec<u8> = part.bytes().map(|b| if b == b'+' { b' ' } else { b }).collect();
-            percent_decode(&spaced).collect::<Vec<u8>>()
-        };
-        let pair = |part: &str| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            (decode(name), decode(value))
-        };
-        Self(raw.split('&').filter(|p| !p.is_empty()).map(pair).collect())
+        Self(query_pairs::pairs(raw))
     }
 
     /// The first value of that name; an empty one counts as absent.

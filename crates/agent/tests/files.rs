@@ -128,6 +128,26 @@ fn a_cancelled_upload_leaves_nothing() {
     until("its file is gone", || names(&agent) == ["kept"]);
     assert_eq!(fs::read(agent.work("kept")).unwrap(), b"old content");
     assert_eq!(fs::metadata(agent.work("kept")).unwrap().ino(), before);
+
+    // Nor the folders that were made for it.
+    for target in ["/files/upload-v2?path=a/b/c", "/files/bulk-upload"] {
+        let bulk = target.contains("bulk");
+        let mut stream = agent.connect();
+        let extra = if bulk { "Content-Type: multipart/form-data; boundary=BOUND\r\n" } else { "" };
+        stream
+            .write_all(
+                format!("POST {target} HTTP/1.1\r\nHost: a\r\n{extra}Content-Length: 100000000\r\n\r\n").as_bytes(),
+            )
+            .unwrap();
+        if bulk {
+            let whole = form(&[("files[0].path", b"a/b/c"), ("files[0].file", b"")]);
+            stream.write_all(&whole[..whole.len() - b"\r\n--BOUND--\r\n".len()]).unwrap();
+        }
+        stream.write_all(&all_bytes(2_000_000)).unwrap();
+        until("the upload has begun", || agent.work("a/b").is_dir());
+        drop(stream);
+        until("its folders are gone", || names(&agent) == ["kept"]);
+    }
 }
 
 #[test]
@@ -187,7 +207,8 @@ fn download_whole_in_part_and_when_changed() {
 fn special_files_do_not_block() {
     let agent = Agent::start();
     std::process::Command::new("mkfifo").arg(agent.work("fifo")).status().unwrap();
-    for path in ["fifo", "/dev/zero"] {
+    let _listener = std::os::unix::net::UnixListener::bind(agent.work("socket")).unwrap();
+    for path in ["fifo", "/dev/zero", "socket"] {
         assert_eq!(agent.get(&format!("/files/download?path={path}")).status, 400);
         assert_eq!(agent.request("POST", &format!("/files/upload-v2?path={path}"), &[], b"x").status, 400);
         assert_eq!(agent.get(&format!("/files/info?path={path}")).status, 200);
@@ -195,7 +216,108 @@ fn special_files_do_not_block() {
         assert!(text.contains("FILE_READ_FAILED"), "{text}");
     }
     assert!(agent.get("/files/info?path=fifo").json()["mode"].as_str().unwrap().starts_with('p'));
+    assert_eq!(agent.get("/files/info?path=socket").json()["mode"].as_str().unwrap().chars().next(), Some('S'));
+    assert_eq!(agent.get("/files/info?path=/dev/zero").json()["mode"].as_str().unwrap().get(..2), Some("Dc"));
     assert_eq!(agent.get("/files/find?path=.&pattern=x").json(), json!([]));
+    let replaced = agent.post("/files/replace", json!({"files": ["fifo", "socket"], "pattern": "a", "newValue": "b"}));
+    assert!(replaced.json().as_array().unwrap().iter().all(|r| r["success"] == false), "{}", replaced.text());
+    assert_eq!(agent.request("POST", "/files/move?source=fifo&destination=moved", &[], b"").status, 200);
+    assert_eq!(agent.request("DELETE", "/files?path=moved", &[], b"").status, 204);
+    assert_eq!(agent.request("DELETE", "/files?path=socket", &[], b"").status, 204);
+}
+
+#[test]
+fn a_huge_sparse_file_comes_in_part_and_whole() {
+    const SIZE: u64 = 10 << 30;
+    let agent = Agent::start();
+    let file = fs::File::create(agent.work("sparse")).unwrap();
+    file.set_len(SIZE).unwrap();
+    std::os::unix::fs::FileExt::write_at(&file, b"end", SIZE - 3).unwrap();
+    assert_eq!(agent.get("/files/info?path=sparse").json()["size"].as_u64(), Some(SIZE));
+    let part = agent.request("GET", "/files/download?path=sparse", &[("Range", "bytes=-3")], b"");
+    assert_eq!((part.status, &part.body[..]), (206, &b"end"[..]));
+    assert_eq!(part.header("content-range"), Some(format!("bytes {}-{}/{SIZE}", SIZE - 3, SIZE - 1).as_str()));
+    assert_eq!(agent.get("/files/find?path=.&pattern=end").json(), json!([]), "it begins like a binary file");
+    // The whole of it is only begun; its length is promised and the agent is no larger for it.
+    let mut stream = agent.connect();
+    stream.write_all(b"GET /files/download?path=sparse HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut start = vec![0; 64 << 20];
+    std::io::Read::read_exact(&mut stream, &mut start).unwrap();
+    assert!(String::from_utf8_lossy(&start[..600]).contains(&format!("content-length: {SIZE}")));
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.process.id())).unwrap();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap().trim().split(' ').next().unwrap();
+    assert!(peak.parse::<u64>().unwrap() < 48 << 10, "the agent grew to {peak} KiB");
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_sent_breaks_the_answer_off() {
+    let agent = Agent::start();
+    let file = fs::File::create(agent.work("shrinks")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    let body = json!({"paths": ["shrinks"]}).to_string();
+    let mut stream = agent.connect();
+    let head = format!("POST /files/bulk-download HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut start = vec![0; 1 << 20];
+    std::io::Read::read_exact(&mut stream, &mut start).unwrap();
+    file.set_len(2 << 20).unwrap();
+    let mut rest = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut stream, &mut rest);
+    assert!(rest.len() < 512 << 20 && !rest.ends_with(b"--DAYTONA-FILE-BOUNDARY--\r\n\r\n0\r\n\r\n"));
+    assert!(!rest.windows(27).any(|w| w == b"--DAYTONA-FILE-BOUNDARY--\r\n"), "no closing boundary");
+    assert_eq!(agent.get("/version").status, 200);
+}
+
+#[test]
+fn a_hundred_thousand_entries() {
+    const ENTRIES: usize = 100_000;
+    let agent = Agent::start();
+    fs::create_dir(agent.work("many")).unwrap();
+    for n in 0..ENTRIES {
+        fs::write(agent.work(&format!("many/{n:06}")), "").unwrap();
+    }
+    let listed = agent.get("/files?path=many");
+    assert!(listed.status == 200 && listed.whole, "{}", listed.head);
+    let listed = listed.json();
+    let names: Vec<&str> = listed.as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!((names.len(), names[0], names[ENTRIES - 1]), (ENTRIES, "000000", "099999"));
+    assert!(names.is_sorted());
+    let found = agent.get("/files/search?path=many&pattern=*9").json();
+    assert_eq!(found["files"].as_array().unwrap().len(), ENTRIES / 10);
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.process.id())).unwrap();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap().trim().split(' ').next().unwrap();
+    assert!(peak.parse::<u64>().unwrap() < 48 << 10, "the agent grew to {peak} KiB");
+    assert_eq!(agent.request("DELETE", "/files?path=many&recursive=true", &[], b"").status, 204);
+}
+
+#[test]
+fn lists_of_names_that_are_no_text() {
+    let agent = Agent::start();
+    fs::create_dir(agent.work("").join(OsStr::from_bytes(b"dir\xff"))).unwrap();
+    for name in [&b"dir\xff/new\nline"[..], b"dir\xff/\xfe", b"dir\xff/ a"] {
+        fs::write(agent.work("").join(OsStr::from_bytes(name)), "needle").unwrap();
+    }
+    let root = encoded(b"dir\xff");
+    let listed = agent.get(&format!("/files?path={root}")).json();
+    let names: Vec<&str> = listed.as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!(names, [" a", "new\nline", "\u{fffd}"]);
+    assert_eq!(agent.get(&format!("/files/find?path={root}&pattern=needle")).json().as_array().unwrap().len(), 3);
+    let found = agent.get(&format!("/files/search?path={root}&pattern=*line")).json();
+    assert_eq!(found["files"].as_array().unwrap().len(), 1);
+    assert_eq!(agent.request("DELETE", &format!("/files?path={root}&recursive=true"), &[], b"").status, 204);
+}
+
+#[test]
+fn a_long_line_is_found_and_shown_cut() {
+    let agent = Agent::start();
+    let mut line = vec![b'x'; 300 << 10];
+    line.extend_from_slice(b"needle\n");
+    fs::write(agent.work("long"), &line).unwrap();
+    fs::write(agent.work("empty"), "").unwrap();
+    let found = agent.get("/files/find?path=.&pattern=needle").json();
+    assert_eq!((found[0]["line"].as_u64(), found[0]["content"].as_str().map(str::len)), (Some(1), Some(64 << 10)));
+    assert_eq!(found[0]["file"], "long");
+    assert_eq!(agent.get("/files/find?path=long&pattern=xx").json()[0]["file"], "long");
 }
 
 #[test]

@@ -58,11 +58,11 @@ impl State {
         }
         let Some(path) = self.paths.next() else {
             self.closed = true;
-            return Some(Ok(Bytes::from(format!("\r\n--{DOWNLOAD_BOUNDARY}--\r\n"))));
+            return Some(Ok(closing().into()));
         };
         let before = if self.first { "" } else { "\r\n" };
         self.first = false;
-        let mut part = format!("{before}--{DOWNLOAD_BOUNDARY}\r\n").into_bytes();
+        let mut part = boundary_line(before);
         match tokio::task::spawn_blocking(move || open(path)).await {
             Ok(Opened { head, reader }) => {
                 part.extend(head);
@@ -89,19 +89,31 @@ fn open(path: String) -> Opened {
             .map_err(|e| failure(&path, &e))
     };
     match opened {
-        Ok((size, file)) => {
-            let mut head = disposition_line("file", &path);
-            let content_type = content_type_of(&path);
-            head.extend(format!("Content-Length: {size}\r\nContent-Type: {content_type}\r\n\r\n").into_bytes());
-            Opened { head, reader: Some((file, size)) }
-        }
-        Err(failure) => {
-            let mut head = disposition_line("error", &path);
-            head.extend_from_slice(b"Content-Type: application/json; charset=utf-8\r\n\r\n");
-            head.extend(serde_json::to_vec(&failure.body(&path, "POST")).unwrap_or_default());
-            Opened { head, reader: None }
-        }
+        Ok((size, file)) => Opened { head: file_head(&path, size), reader: Some((file, size)) },
+        Err(failure) => Opened { head: error_part(&path, &failure), reader: None },
     }
+}
+
+fn boundary_line(before: &str) -> Vec<u8> {
+    format!("{before}--{DOWNLOAD_BOUNDARY}\r\n").into_bytes()
+}
+
+fn closing() -> Vec<u8> {
+    format!("\r\n--{DOWNLOAD_BOUNDARY}--\r\n").into_bytes()
+}
+
+fn file_head(path: &str, size: u64) -> Vec<u8> {
+    let mut head = disposition_line("file", path);
+    let content_type = content_type_of(path);
+    head.extend(format!("Content-Length: {size}\r\nContent-Type: {content_type}\r\n\r\n").into_bytes());
+    head
+}
+
+fn error_part(path: &str, failure: &Failure) -> Vec<u8> {
+    let mut part = disposition_line("error", path);
+    part.extend_from_slice(b"Content-Type: application/json; charset=utf-8\r\n\r\n");
+    part.extend(serde_json::to_vec(&failure.body(path, "POST")).unwrap_or_default());
+    part
 }
 
 fn disposition_line(name: &str, path: &str) -> Vec<u8> {
@@ -144,5 +156,62 @@ fn content_type_of(path: &str) -> &'static str {
         "webp" => "image/webp",
         "xml" => "text/xml; charset=utf-8",
         _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::multipart::{Event, Limits, Parser};
+    use proptest::prelude::*;
+
+    /// A file's content, or a failure.
+    type Item = (String, Option<Vec<u8>>);
+
+    fn written(items: &[Item]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (n, (path, content)) in items.iter().enumerate() {
+            out.extend(boundary_line(if n == 0 { "" } else { "\r\n" }));
+            match content {
+                Some(content) => {
+                    out.extend(file_head(path, content.len() as u64));
+                    out.extend_from_slice(content);
+                }
+                None => out.extend(error_part(path, &Failure::bad_request("no"))),
+            }
+        }
+        out.extend(closing());
+        out
+    }
+
+    proptest! {
+        /// Whatever the paths and the files hold, a parser finds one part for each, in order and with its exact bytes.
+        #[test]
+        fn each_path_is_one_part(
+            items in proptest::collection::vec(
+                ("\\PC{0,20}|[\r\n\"\\\\;=a]{1,9}", proptest::option::of(proptest::collection::vec(any::<u8>(), 0..99))), 1..5),
+        ) {
+            let mut parser = Parser::new(DOWNLOAD_BOUNDARY, Limits::default());
+            parser.push(&written(&items));
+            let mut parts: Vec<(String, Vec<u8>)> = Vec::new();
+            while let Some(event) = parser.next_event().unwrap() {
+                match event {
+                    Event::Part { name } => parts.push((name, Vec::new())),
+                    Event::Data(data) => parts.last_mut().unwrap().1.extend_from_slice(&data),
+                    Event::PartEnd | Event::End => {}
+                }
+            }
+            prop_assert!(parser.finish().is_ok());
+            prop_assert_eq!(parts.len(), items.len());
+            for ((name, data), (path, content)) in parts.iter().zip(&items) {
+                match content {
+                    Some(content) => prop_assert_eq!((name.as_str(), data), ("file", content)),
+                    None => {
+                        let body: serde_json::Value = serde_json::from_slice(data).unwrap();
+                        prop_assert_eq!((name.as_str(), body["path"].as_str()), ("error", Some(path.as_str())));
+                    }
+                }
+            }
+        }
     }
 }

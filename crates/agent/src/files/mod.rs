@@ -12,6 +12,7 @@ mod list;
 pub mod multipart;
 mod mutate;
 mod path;
+mod range;
 mod reader;
 mod replace;
 mod target;

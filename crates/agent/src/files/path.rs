@@ -75,6 +75,17 @@ mod tests {
 
     proptest! {
         #[test]
+        fn joining_names_what_the_kernel_would_find(root in "(/|\\./|\\.\\./)?[ab/]{0,8}", name in "[a-c\u{e9} \n]{1,6}") {
+            let joined = join(Path::new(&root), Path::new(&name));
+            prop_assert_eq!(base(&joined), name.as_bytes());
+            prop_assert_eq!(joined.is_absolute(), root.starts_with('/'));
+            // Joining element by element is the same as joining at once.
+            let both = join(&joined, Path::new("x/y"));
+            prop_assert_eq!(&both, &join(&join(&joined, Path::new("x")), Path::new("y")));
+            prop_assert_eq!(both.parent().and_then(Path::parent), Some(joined.as_path()));
+        }
+
+        #[test]
         fn cleaning_twice_changes_nothing(path in "[a./]{0,16}") {
             let once = clean(path.as_bytes());
             prop_assert_eq!(clean(once.as_os_str().as_bytes()), once.clone());
