@@ -6,6 +6,8 @@ mod kernel;
 mod network;
 mod storage;
 
+pub(crate) use storage::root_mounts;
+
 use serde::Serialize;
 use std::{
     net::{Ipv4Addr, SocketAddr},

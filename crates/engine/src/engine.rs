@@ -118,6 +118,8 @@ pub enum EngineError {
     Zygote(#[from] ZygoteError),
     #[error(transparent)]
     Slot(#[from] SlotError),
+    #[error("no sandbox can run on this host: its root cannot be mounted ({0}); `infield doctor` says more")]
+    Root(String),
 }
 
 /// What [`Engine::open`] found from an earlier runner.
@@ -204,6 +206,7 @@ impl Engine {
             pool_bytes: config.pool_bytes,
             backend: config.disk_backend,
         })?;
+        crate::doctor::root_mounts(&config.data_dir).map_err(EngineError::Root)?;
         let image_dir = config.image_dir.clone().unwrap_or_else(|| config.data_dir.join("images"));
         let images = Arc::new(Store::open_for(image_dir, &config.data_dir)?);
         let agent = memfd::sealed_executable(c"infield-agent", &config.agent).map_err(EngineError::Agent)?;

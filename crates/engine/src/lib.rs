@@ -20,6 +20,7 @@ mod seccomp;
 pub mod server;
 pub mod setup;
 mod slot;
+mod stage;
 mod stop;
 mod watch;
 pub mod zygote;

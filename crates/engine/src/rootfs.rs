@@ -3,12 +3,12 @@
 //!
 //! The writable layer of a stopped sandbox is whatever its last inhabitant made of it, so nothing here follows a link in it.
 
+use crate::stage;
 use infield_sys::{beneath, caps, mount};
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -98,6 +98,7 @@ const ELOOP: i32 = 40;
 const ENOTDIR: i32 = 20;
 const EISDIR: i32 = 21;
 const EPERM: i32 = 1;
+const EBADF: i32 = 9;
 const EINVAL: i32 = 22;
 
 /// A detached mount of the whole root: `layers` (top first) below `disk`'s `u`, ids shifted by `userns`, whose id 0 is the
@@ -110,38 +111,29 @@ pub(crate) fn mount(layers: &[PathBuf], disk: &Path, userns: BorrowedFd<'_>, fir
         })
         .collect::<Result<Vec<_>>>()?;
     let private = mount::clone_tree(disk, Some(userns), 0).map_err(failed(disk, "shift the ids of the disk"))?;
-    let place = |name: &str| {
-        mount::open_place(Some(private.as_fd()), Path::new(name)).map_err(failed(disk, "open the parts of the disk"))
-    };
-    let (upper, work) = (place("u")?, place("w")?);
-    let overlay = |by_descriptor: bool| -> io::Result<OwnedFd> {
-        let context = mount::FsContext::open(c"overlay")?;
-        if by_descriptor {
-            lowers.iter().try_for_each(|lower| context.fd(c"lowerdir+", lower.as_fd()))?;
-            context.fd(c"upperdir", upper.as_fd())?;
-            context.fd(c"workdir", work.as_fd())?;
-        } else {
-            let names: Vec<String> = lowers.iter().map(magic).collect();
-            context.string(c"lowerdir", &CString::new(names.join(":"))?)?;
-            context.string(c"upperdir", &CString::new(magic(&upper))?)?;
-            context.string(c"workdir", &CString::new(magic(&work))?)?;
+    // Devices never; set-user-id programs yes (sudo), they count only inside the user namespace.
+    let attributes = mount::ATTR_NODEV;
+    let mounted = match by_descriptor(&lowers, &private, first_id, attributes) {
+        // Kernels before 6.13 want names, and those before 6.15 attached mounts.
+        Err(e) if matches!(e.raw_os_error(), Some(EINVAL | EBADF)) || e.kind() == io::ErrorKind::InvalidInput => {
+            stage::overlay(stage::Parts { lowers, disk: private, first_id, attributes })
         }
-        // Nothing is synced to disk on the sandbox's word: a crash of the host may lose its last seconds.
-        context.flag(c"volatile")?;
-        caps::with_fs_ids(first_id, || context.create())??;
-        // Devices never; set-user-id programs yes (sudo), they count only inside the user namespace.
-        context.mount(mount::ATTR_NODEV)
-    };
-    // Layers by descriptor came with Linux 6.13; before that the names of the descriptors serve.
-    let mounted = match overlay(true) {
-        Err(e) if e.raw_os_error() == Some(EINVAL) || e.kind() == io::ErrorKind::InvalidInput => overlay(false),
         other => other,
     };
     mounted.map_err(failed(disk, "mount the layers on each other"))
 }
 
-fn magic(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
+fn by_descriptor(lowers: &[OwnedFd], disk: &OwnedFd, first_id: u32, attributes: u64) -> io::Result<OwnedFd> {
+    let place = |name: &str| mount::open_place(Some(disk.as_fd()), Path::new(name));
+    let (upper, work) = (place("u")?, place("w")?);
+    let context = mount::FsContext::open(c"overlay")?;
+    lowers.iter().try_for_each(|lower| context.fd(c"lowerdir+", lower.as_fd()))?;
+    context.fd(c"upperdir", upper.as_fd())?;
+    context.fd(c"workdir", work.as_fd())?;
+    // Nothing is synced to disk on the sandbox's word: a crash of the host may lose its last seconds.
+    context.flag(c"volatile")?;
+    caps::with_fs_ids(first_id, || context.create())??;
+    context.mount(attributes)
 }
 
 #[cfg(test)]
@@ -158,6 +150,41 @@ mod tests {
             prop_assert!(host.starts_with(|c: char| c.is_ascii_alphanumeric()));
             prop_assert!(host.ends_with(|c: char| c.is_ascii_alphanumeric()));
         }
+    }
+
+    /// What older kernels need works on this one, too: both ways give the same root, and the layers' places are free again.
+    #[test]
+    fn layers_by_name_and_by_descriptor_give_the_same_root() {
+        const FIRST_ID: u32 = 1 << 20;
+        let base = std::env::temp_dir().join(format!("infield-stage-{}", std::process::id()));
+        for dir in ["one/etc", "two", "disk/u", "disk/w"] {
+            fs::create_dir_all(base.join(dir)).unwrap();
+        }
+        fs::write(base.join("one/file"), "upper").unwrap();
+        fs::write(base.join("two/file"), "lower").unwrap();
+        let user = infield_sys::ns::make_pair(File::open("/proc").unwrap().as_fd(), FIRST_ID, 65_536).unwrap().user;
+        let clone = |name: &str| mount::clone_tree(&base.join(name), Some(user.as_fd()), 0).unwrap();
+        let look = |root: &OwnedFd| {
+            let inside = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(root)));
+            let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(inside.join("etc")).unwrap());
+            (fs::read_to_string(inside.join("file")).unwrap(), owner)
+        };
+        let expected = ("upper".to_owned(), FIRST_ID);
+        for _ in 0..2 {
+            let parts = stage::Parts {
+                lowers: vec![clone("one"), clone("two")],
+                disk: clone("disk"),
+                first_id: FIRST_ID,
+                attributes: mount::ATTR_NODEV,
+            };
+            assert_eq!(look(&stage::overlay(parts).unwrap()), expected);
+            fs::remove_dir_all(base.join("disk/w")).unwrap();
+            fs::create_dir(base.join("disk/w")).unwrap();
+        }
+        let root = mount(&[base.join("one"), base.join("two")], &base.join("disk"), user.as_fd(), FIRST_ID).unwrap();
+        assert_eq!(look(&root), expected);
+        drop(root);
+        fs::remove_dir_all(base).unwrap();
     }
 
     #[test]

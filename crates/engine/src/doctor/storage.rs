@@ -6,7 +6,7 @@ use crate::{
     rootfs,
 };
 use infield_sys::{
-    mount::{FsContext, clone_tree},
+    mount::{FsContext, clone_tree, open_place},
     ns,
 };
 use rustix::fs::StatVfsMountFlags;
@@ -93,6 +93,12 @@ fn user_namespace() -> io::Result<OwnedFd> {
     File::open("/proc").and_then(|proc| ns::make_pair(proc.as_fd(), FIRST_ID, IDS)).map(|pair| pair.user)
 }
 
+/// Whether a sandbox's root can be mounted below this folder; the server asks before it says that it is ready.
+pub(crate) fn root_mounts(place: &Path) -> Result<(), String> {
+    let scratch = Scratch::new(place).map_err(|e| format!("cannot write below {}: {e}", place.display()))?;
+    try_overlay(&scratch.0)
+}
+
 /// A root file system as sandboxes get it. The kernel may mount one it cannot write to, so that is looked at too.
 fn try_overlay(scratch: &Path) -> Result<(), String> {
     let user = user_namespace().map_err(|e| e.to_string())?;
@@ -122,9 +128,10 @@ fn overlay(scratch: &Path) -> Check {
 /// How layers are handed to the kernel; both ways work.
 fn layer_options(scratch: &Path) -> Check {
     const NAME: &str = "overlay layers";
-    let by_descriptor = File::open(scratch.join("lower"))
+    // A place, as the real ones are: older kernels take the option and refuse such a descriptor.
+    let by_descriptor = open_place(None, &scratch.join("lower"))
         .and_then(|lower| FsContext::open(c"overlay").and_then(|context| context.fd(c"lowerdir+", lower.as_fd())));
-    ok(NAME, if by_descriptor.is_ok() { "by descriptor" } else { "by name (Linux before 6.13)" })
+    ok(NAME, if by_descriptor.is_ok() { "by descriptor" } else { "by name, one sandbox at a time (Linux before 6.13)" })
 }
 
 fn disks() -> Check {

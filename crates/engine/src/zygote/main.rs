@@ -61,6 +61,7 @@ const OOM_SCORE_ADJ: &str = "200";
 const NEW_ROOT: &CStr = c"/new";
 const EMPTY: &CStr = c"/empty";
 const DEV: &str = "/dev";
+const EINVAL: i32 = 22;
 
 /// Serves the runner on standard input until it closes. The exit status is for people who start it by hand.
 pub fn main() -> std::process::ExitCode {
@@ -146,8 +147,12 @@ impl Zygote {
         let [netns, userns, root, rest @ ..] = fds.as_slice() else { return Err(too_few()) };
         let (cgroups, inherited) = rest.split_at_checked(cgroups).ok_or_else(too_few)?;
         let attributes = mount::ATTR_RDONLY | mount::ATTR_NOSUID | mount::ATTR_NOEXEC;
-        let dev = mount::clone_tree(Path::new(DEV), Some(*userns), attributes)
-            .map_err(|error| failed("copy the template of /dev", &error))?;
+        let dev = match mount::clone_tree(Path::new(DEV), Some(*userns), attributes) {
+            // Linux before 6.3 does not shift the owners of a tmpfs: nobody owns the devices, anybody may use them.
+            Err(error) if error.raw_os_error() == Some(EINVAL) => mount::clone_tree(Path::new(DEV), None, attributes),
+            other => other,
+        };
+        let dev = dev.map_err(|error| failed("copy the template of /dev", &error))?;
         let plan = pid1::Plan {
             cgroups,
             netns: *netns,
