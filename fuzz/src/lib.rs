@@ -64,6 +64,13 @@ pub mod range;
 #[path = "../../crates/agent/src/shell.rs"]
 pub mod shell;
 
+/// What language servers print.
+#[path = "../../crates/agent/src/lsp"]
+pub mod lsp {
+    pub mod answers;
+    pub mod framing;
+}
+
 /// Stands in for the agent's reader of small files, so that targets choose what `/etc/passwd` and `/etc/group` hold.
 pub mod small_file {
     use std::{cell::RefCell, collections::HashMap, io, path::Path};

@@ -1,9 +1,9 @@
 //! The map of the toolbox: every path on one page. Paths of the contract that are missing here stand in `unbuilt.rs`.
 
 use crate::state::Shared;
-use crate::{code_run, execute, files, git, info, metrics, port, stream, unbuilt};
+use crate::{code_run, execute, files, git, info, lsp, metrics, port, proxy, stream, unbuilt};
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 pub fn router(agent: Shared) -> Router {
     let info = Router::new()
@@ -20,11 +20,17 @@ pub fn router(agent: Shared) -> Router {
         .route("/process/execute", post(execute::execute))
         .route("/process/execute/stream", get(stream::execute_stream))
         .route("/process/code-run", post(code_run::code_run));
+    let ports = Router::new()
+        .route("/proxy/{port}", any(proxy::forward))
+        .route("/proxy/{port}/", any(proxy::forward))
+        .route("/proxy/{port}/{*rest}", any(proxy::forward));
     Router::new()
         .merge(info)
         .merge(process)
         .merge(files::routes())
         .merge(git::routes())
+        .merge(lsp::routes())
+        .merge(ports)
         .fallback(unbuilt::fallback)
         .method_not_allowed_fallback(unbuilt::fallback)
         .with_state(agent)

@@ -2,6 +2,7 @@
 
 use crate::children::Children;
 use crate::env::Env;
+use crate::lsp::Registry;
 use crate::metrics::Usage;
 use crate::passwd::User;
 use crate::telemetry::Telemetry;
@@ -21,6 +22,7 @@ pub struct Agent {
     pub(crate) children: Children,
     pub(crate) usage: Usage,
     pub(crate) telemetry: Telemetry,
+    pub(crate) lsp: Registry,
 }
 
 /// How handlers see it.
@@ -37,6 +39,7 @@ impl Agent {
         usage: Usage,
     ) -> Self {
         let children = Children::default();
-        Self { user, home, workdir, env, entrypoint, cgroups, children, usage, telemetry: Telemetry::default() }
+        let (telemetry, lsp) = (Telemetry::default(), Registry::default());
+        Self { user, home, workdir, env, entrypoint, cgroups, children, usage, telemetry, lsp }
     }
 }

@@ -45,7 +45,10 @@ pub fn delete(request: &GitBranchRequest) -> Result<()> {
     let repo = open(&request.path)?;
     let found = repo.find_reference(&reference_name(&request.name)?);
     let mut reference = found.map_err(|_| GitFailure::no_branch(&request.name))?;
-    Ok(reference.delete()?)
+    // With its configuration, so that a later branch of that name does not inherit an upstream; libgit2 keeps the
+    // current one.
+    let whole = repo.find_branch(&request.name, BranchType::Local).and_then(|mut branch| branch.delete());
+    if whole.is_ok() { Ok(()) } else { Ok(reference.delete()?) }
 }
 
 /// A local branch, else a commit by its hash.

@@ -1,6 +1,7 @@
 //! Add, commit, history.
 
 use super::failure::{GitFailure, Result};
+use super::stage::inside_of;
 use super::status::open;
 use crate::timestamp;
 use git2::{Commit, ErrorCode, IndexAddOption, Repository, Signature, Sort};
@@ -8,7 +9,7 @@ use infield_api::toolbox::{
     DaemonErrorCode as Code, GitAddRequest, GitCommitInfo, GitCommitRequest, GitCommitResponse,
 };
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// The newest; a client that needs more asks `git` itself.
 const HISTORY_COMMITS_MAX: usize = 100_000;
@@ -37,23 +38,6 @@ pub fn add(request: &GitAddRequest) -> Result<()> {
         }
     }
     Ok(index.write()?)
-}
-
-/// The path relative to the repository, without `.` elements.
-fn inside_of(root: &Path, file: &str) -> Result<PathBuf> {
-    let path = Path::new(file);
-    let relative = if path.is_absolute() { path.strip_prefix(root).ok() } else { Some(path) };
-    let outside = || GitFailure::new(Code::BadRequest, format!("{file:?} is outside of the repository"));
-    let mut inside = PathBuf::new();
-    for part in relative.ok_or_else(outside)?.components() {
-        match part {
-            Component::Normal(name) => inside.push(name),
-            Component::CurDir => {}
-            Component::ParentDir if inside.pop() => {}
-            _ => return Err(outside()),
-        }
-    }
-    Ok(inside)
 }
 
 /// Takes entries at or below `inside` out of the index whose files are gone.

@@ -6,7 +6,8 @@
 
 use super::dns::Dns;
 use super::failure::{GitFailure, remember};
-use super::url;
+use super::places::Places;
+use super::{credentials, url};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
@@ -73,10 +74,10 @@ pub fn allow(access: Access) {
 }
 
 /// Teaches libgit2 `http` and `https`. `named` holds authorities to trust instead of the image's usual ones.
-pub fn register(named: Option<PathBuf>) -> Result<(), Error> {
+pub fn register(named: Option<PathBuf>, places: Places) -> Result<(), Error> {
     infield_sys::agent_git::prepare(&["http", "https"], move |remote: &Remote<'_>| {
         let access = ACCESS.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
-        Transport::smart(remote, true, Http { client: Arc::new(Client::new(access, named.as_deref())) })
+        Transport::smart(remote, true, Http { client: Arc::new(Client::new(access, named.as_deref(), places.clone())) })
     })
 }
 
@@ -84,6 +85,7 @@ pub fn register(named: Option<PathBuf>) -> Result<(), Error> {
 struct Client {
     agent: Agent,
     access: Access,
+    places: Places,
     /// Address after redirects, and whether it is still the host that the credentials are for.
     place: Mutex<Option<(String, bool)>>,
 }
@@ -115,7 +117,7 @@ fn to_git2(failure: &GitFailure) -> Error {
 }
 
 impl Client {
-    fn new(access: Access, named: Option<&Path>) -> Self {
+    fn new(access: Access, named: Option<&Path>, places: Places) -> Self {
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::Specific(Arc::new(authorities(named))))
             .disable_verification(access.any_certificate)
@@ -130,11 +132,13 @@ impl Client {
             .timeout_per_read(Some(Duration::from_secs(SILENCE_SECONDS_MAX)))
             .build();
         let agent = Agent::with_parts(config, DefaultConnector::default(), Dns);
-        Self { agent, access, place: Mutex::new(None) }
+        Self { agent, access, places, place: Mutex::new(None) }
     }
 
-    fn login(&self, given: Option<(String, String)>) -> Option<String> {
-        let (user, password) = self.access.login.clone().or(given)?;
+    /// What the request says, else what the address says, else what the user stored for this host.
+    fn login(&self, address: &str, given: Option<(String, String)>) -> Option<String> {
+        let stored = || credentials::stored(&self.places, &url::split_credentials(address).0, url::user_of(address));
+        let (user, password) = self.access.login.clone().or(given).or_else(stored)?;
         Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
     }
 
@@ -143,7 +147,7 @@ impl Client {
         let (base, given) = url::split_credentials(address);
         let base = base.trim_end_matches('/');
         let mut request = self.agent.get(format!("{base}/info/refs?service={service}"));
-        if let Some(login) = self.login(given) {
+        if let Some(login) = self.login(address, given) {
             request = request.header("Authorization", login);
         }
         let answer = request.header("Accept", "*/*").call().map_err(|e| to_git2(&unreachable(base, &e)))?;
@@ -172,7 +176,7 @@ impl Client {
             .build()
             .header("Content-Type", format!("application/x-{service}-request"))
             .header("Accept", format!("application/x-{service}-result"));
-        if let Some(login) = self.login(given).filter(|_| trusted) {
+        if let Some(login) = self.login(address, given).filter(|_| trusted) {
             request = request.header("Authorization", login);
         }
         let answer = request.send(body).map_err(|e| unreachable(&base, &e))?;

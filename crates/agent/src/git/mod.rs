@@ -5,10 +5,16 @@ mod branch;
 mod cli;
 mod clone;
 mod commit;
+mod config;
+mod credentials;
 mod dns;
 mod failure;
 mod http;
+mod places;
 mod remote;
+mod reset;
+mod restore;
+mod stage;
 mod status;
 mod transfer;
 mod url;
@@ -20,17 +26,19 @@ use crate::execute::{c_string, detached};
 use crate::launch::{Child, Input, Launch, launch};
 use crate::query::Query;
 use crate::state::Shared;
-use crate::{children::Exit, env};
-use ::http::{HeaderValue, StatusCode, header};
+use crate::{children::Exit, env, sdk};
+use ::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use failure::GitFailure;
 use infield_api::toolbox::{
-    DaemonErrorCode, GitAddRemoteRequest, GitAddRequest, GitBranchRequest, GitCheckoutRequest, GitCloneRequest,
-    GitCommitRequest, GitInitRequest, GitTransferRequest,
+    DaemonErrorCode, GitAddRemoteRequest, GitAddRequest, GitAuthenticateRequest, GitBranchRequest, GitCheckoutRequest,
+    GitCloneRequest, GitCommitRequest, GitConfigureUserRequest, GitInitRequest, GitResetRequest, GitRestoreRequest,
+    GitSetConfigRequest, GitTransferRequest,
 };
+use places::Places;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -67,12 +75,27 @@ enum Job {
     Init(GitInitRequest),
     Remotes(Place),
     AddRemote(GitAddRemoteRequest),
+    Reset(GitResetRequest),
+    Restore(GitRestoreRequest),
+    Config(config::Question),
+    SetConfig(GitSetConfigRequest),
+    ConfigureUser(GitConfigureUserRequest),
+    Authenticate(GitAuthenticateRequest),
+}
+
+/// A job and where the user's own files are.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order<J> {
+    places: Places,
+    job: J,
 }
 
 /// Requests that say no more than which repository.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Place {
     path: String,
+    /// Leave out what was added to the answer later.
+    strict: bool,
 }
 
 /// What the worker answers: a body (`null` = none) or a failure.
@@ -96,6 +119,11 @@ pub fn routes() -> Router<Shared> {
         .route("/git/push", post(push))
         .route("/git/init", post(init))
         .route("/git/remotes", get(remotes).post(add_remote))
+        .route("/git/reset", post(reset))
+        .route("/git/restore", post(restore))
+        .route("/git/config", get(config_value).post(set_config))
+        .route("/git/config/user", post(configure_user))
+        .route("/git/credentials", post(authenticate))
 }
 
 /// Missing and empty are the same in this contract.
@@ -109,7 +137,7 @@ fn require(fields: &[(&str, &str)]) -> Result<(), Failure> {
 fn place(query: &Query) -> Result<Place, Failure> {
     // libgit2 takes any bytes, but the answer is JSON, and so is the way to the worker.
     let path = query.text("path").ok_or_else(|| Failure::bad_request("path is required"))?;
-    Ok(Place { path })
+    Ok(Place { path, strict: false })
 }
 
 async fn clone(State(agent): State<Shared>, request: Request) -> Answer {
@@ -121,12 +149,14 @@ async fn clone(State(agent): State<Shared>, request: Request) -> Answer {
     run(agent, Job::Clone(request), StatusCode::OK).await
 }
 
-async fn status(State(agent): State<Shared>, query: Query) -> Answer {
-    run(agent, Job::Status(place(&query)?), StatusCode::OK).await
+async fn status(State(agent): State<Shared>, query: Query, headers: HeaderMap) -> Answer {
+    let place = Place { strict: sdk::is_strict_go(&headers), ..place(&query)? };
+    run(agent, Job::Status(place), StatusCode::OK).await
 }
 
-async fn branches(State(agent): State<Shared>, query: Query) -> Answer {
-    run(agent, Job::Branches(place(&query)?), StatusCode::OK).await
+async fn branches(State(agent): State<Shared>, query: Query, headers: HeaderMap) -> Answer {
+    let place = Place { strict: sdk::is_strict_go(&headers), ..place(&query)? };
+    run(agent, Job::Branches(place), StatusCode::OK).await
 }
 
 async fn create_branch(State(agent): State<Shared>, request: Request) -> Answer {
@@ -195,6 +225,45 @@ async fn add_remote(State(agent): State<Shared>, request: Request) -> Answer {
     run(agent, Job::AddRemote(request), StatusCode::CREATED).await
 }
 
+async fn reset(State(agent): State<Shared>, request: Request) -> Answer {
+    let request: GitResetRequest = body::json(request).await?;
+    require(&[("path", &request.path)])?;
+    run(agent, Job::Reset(request), StatusCode::OK).await
+}
+
+async fn restore(State(agent): State<Shared>, request: Request) -> Answer {
+    let request: GitRestoreRequest = body::json(request).await?;
+    require(&[("path", &request.path)])?;
+    if request.files.is_none() {
+        return Err(Failure::invalid_body("files is required"));
+    }
+    run(agent, Job::Restore(request), StatusCode::OK).await
+}
+
+async fn config_value(State(agent): State<Shared>, query: Query) -> Answer {
+    let key = query.text("key").ok_or_else(|| Failure::bad_request("key is required"))?;
+    let question = config::Question { key, path: query.text("path"), scope: query.text("scope") };
+    run(agent, Job::Config(question), StatusCode::OK).await
+}
+
+async fn set_config(State(agent): State<Shared>, request: Request) -> Answer {
+    let request: GitSetConfigRequest = body::json(request).await?;
+    require(&[("key", &request.key), ("value", &request.value)])?;
+    run(agent, Job::SetConfig(request), StatusCode::OK).await
+}
+
+async fn configure_user(State(agent): State<Shared>, request: Request) -> Answer {
+    let request: GitConfigureUserRequest = body::json(request).await?;
+    require(&[("name", &request.name), ("email", &request.email)])?;
+    run(agent, Job::ConfigureUser(request), StatusCode::OK).await
+}
+
+async fn authenticate(State(agent): State<Shared>, request: Request) -> Answer {
+    let request: GitAuthenticateRequest = body::json(request).await?;
+    require(&[("username", &request.username), ("password", &request.password.0)])?;
+    run(agent, Job::Authenticate(request), StatusCode::OK).await
+}
+
 /// The work goes on when the client goes away: a half-made clone would be worse than one nobody waited for.
 async fn run(agent: Shared, job: Job, success: StatusCode) -> Answer {
     detached(async move {
@@ -218,11 +287,13 @@ fn json(status: StatusCode, value: &RawValue) -> Response {
 
 /// The request, with its credentials, travels through a pipe: never through arguments or the environment.
 async fn start(agent: &Shared, job: &Job) -> Result<Child, Failure> {
-    let input = serde_json::to_vec(job).map_err(Failure::internal)?;
+    let vars = agent.env.snapshot();
+    let order = Order { places: Places::of(&vars), job };
+    let input = serde_json::to_vec(&order).map_err(Failure::internal)?;
     let what = Launch {
         program: c"/proc/self/exe".to_owned(),
         argv: vec![c"git".to_owned(), c_string(WORKER_ARGUMENT.as_bytes())],
-        env: env::to_words(&agent.env.snapshot()),
+        env: env::to_words(&vars),
         cwd: None,
         input: Input::Text(input),
         split: true,

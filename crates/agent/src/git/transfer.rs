@@ -60,8 +60,19 @@ pub fn fetch_all(repo: &Repository, name: &str) -> Result<()> {
     Ok(remote.fetch::<&str>(&[], Some(&mut fetch_options()), None)?)
 }
 
+/// What the current branch follows on this remote, when it is called something else there.
+fn followed(plan: &Plan) -> Option<String> {
+    let config = plan.repo.config().ok()?;
+    let value = |key: &str| config.get_string(&format!("branch.{}.{key}", plan.branch)).ok();
+    let merge = value("merge").filter(|_| value("remote").is_some_and(|remote| remote == plan.remote))?;
+    merge.strip_prefix("refs/heads/").map(str::to_owned)
+}
+
 pub fn pull(request: GitTransferRequest) -> Result<()> {
-    let plan = plan(&request)?;
+    let mut plan = plan(&request)?;
+    if request.branch.as_deref().is_none_or(str::is_empty) {
+        plan.branch = followed(&plan).unwrap_or(plan.branch);
+    }
     let tracking = format!("refs/remotes/{}/{}", plan.remote, plan.branch);
     let refspec = format!("+refs/heads/{}:{tracking}", plan.branch);
     if plan.kind == Kind::Ssh {

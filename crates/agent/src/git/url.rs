@@ -50,6 +50,14 @@ pub fn split_credentials(url: &str) -> (String, Option<(String, String)>) {
     (format!("{scheme}://{}", &rest[at + 1..]), given)
 }
 
+/// The user that an address names without a password.
+pub fn user_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let host_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let at = rest[..host_end].rfind('@')?;
+    Some(&rest[..at]).filter(|user| !user.is_empty() && !user.contains(':'))
+}
+
 /// The user name stays, the password goes.
 pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
@@ -106,6 +114,10 @@ mod tests {
         let (url, given) = split_credentials("https://u%40x:p%3Aw@host:1/a@b");
         assert_eq!((url.as_str(), given), ("https://host:1/a@b", Some(("u@x".into(), "p:w".into()))));
         assert_eq!(without_password("https://u:p@h/x"), "https://u@h/x");
+        assert_eq!(
+            (user_of("https://u@h/x"), user_of("https://u:p@h/x"), user_of("https://h/a@b")),
+            (Some("u"), None, None)
+        );
         assert_eq!(without_credentials("failed 'https://u:p@h/x' and http://k@l"), "failed 'https://h/x' and http://l");
     }
 

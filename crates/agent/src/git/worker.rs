@@ -2,7 +2,10 @@
 //! output, ends. libgit2 and everything it reads lives and dies here.
 
 use super::failure::Result;
-use super::{Job, Outcome, branch, clone, commit, http, remote, status, transfer};
+use super::places::Places;
+use super::{
+    Job, Order, Outcome, branch, clone, commit, config, credentials, http, remote, reset, restore, status, transfer,
+};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -19,9 +22,9 @@ pub fn run(authorities: Option<PathBuf>) -> std::result::Result<(), Box<dyn Erro
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let mut text = Vec::new();
     std::io::stdin().read_to_end(&mut text)?;
-    let job: Job = serde_json::from_slice(&text)?;
-    http::register(authorities)?;
-    let outcome = match perform(job) {
+    let Order { places, job }: Order<Job> = serde_json::from_slice(&text)?;
+    http::register(authorities, places.clone())?;
+    let outcome = match perform(&places, job) {
         Ok(value) => Outcome::Done(value),
         Err(failure) => Outcome::Failed(failure),
     };
@@ -34,11 +37,21 @@ fn value<T: Serialize>(value: T) -> Result<Box<RawValue>> {
         .map_err(|e| super::GitFailure::new(infield_api::toolbox::DaemonErrorCode::Internal, e.to_string()))
 }
 
-fn perform(job: Job) -> Result<Box<RawValue>> {
+fn perform(places: &Places, job: Job) -> Result<Box<RawValue>> {
     match job {
         Job::Clone(request) => value(clone::clone(request)?),
-        Job::Status(place) => value(status::status(&place.path)?),
-        Job::Branches(place) => value(branch::list(&place.path)?),
+        Job::Status(place) => {
+            let mut status = status::status(&place.path)?;
+            if place.strict {
+                (status.detached, status.upstream) = (None, None);
+            }
+            value(status)
+        }
+        Job::Branches(place) => {
+            let mut list = branch::list(&place.path)?;
+            list.current = list.current.filter(|_| !place.strict);
+            value(list)
+        }
         Job::CreateBranch(request) => value(branch::create(&request)?),
         Job::DeleteBranch(request) => value(branch::delete(&request)?),
         Job::Checkout(request) => value(branch::checkout(&request)?),
@@ -50,5 +63,11 @@ fn perform(job: Job) -> Result<Box<RawValue>> {
         Job::Init(request) => value(remote::init(&request)?),
         Job::Remotes(place) => value(remote::list(&place.path)?),
         Job::AddRemote(request) => value(remote::add(&request)?),
+        Job::Reset(request) => value(reset::reset(&request)?),
+        Job::Restore(request) => value(restore::restore(&request)?),
+        Job::Config(question) => value(config::get(places, &question)?),
+        Job::SetConfig(request) => value(config::set(places, &request)?),
+        Job::ConfigureUser(request) => value(config::set_user(places, &request)?),
+        Job::Authenticate(request) => value(credentials::store(places, &request)?),
     }
 }

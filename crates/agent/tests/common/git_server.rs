@@ -79,6 +79,15 @@ fn serve(stream: TcpStream, settings: &Settings) {
         let _ = (&stream).write_all(to.as_bytes());
         return;
     }
+    for (place, answer) in [
+        ("/forbidden", "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+        ("/broken", "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+    ] {
+        if path.starts_with(place) {
+            let _ = (&stream).write_all(answer.as_bytes());
+            return;
+        }
+    }
     if settings.login.is_some() && header("authorization") != settings.login {
         let no = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         let _ = (&stream).write_all(no.as_bytes());

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "helpers of tests; each test uses some of them")]
 
 pub mod git_server;
+pub mod language_servers;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

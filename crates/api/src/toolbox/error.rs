@@ -44,6 +44,8 @@ pub enum DaemonErrorCode {
     GitMergeConflict,
     GitTransportFailed,
     GitRemoteRejected,
+    LspServerNotInitialized,
+    RequestTimeout,
     ProcessExecutionTimeout,
     ProcessNotFound,
 }
@@ -71,6 +73,8 @@ impl DaemonErrorCode {
             Self::GitMergeConflict => (409, "GIT_MERGE_CONFLICT"),
             Self::GitTransportFailed => (502, "GIT_TRANSPORT_FAILED"),
             Self::GitRemoteRejected => (422, "GIT_REMOTE_REJECTED"),
+            Self::LspServerNotInitialized => (400, "LSP_SERVER_NOT_INITIALIZED"),
+            Self::RequestTimeout => (408, "REQUEST_TIMEOUT"),
             Self::ProcessExecutionTimeout => (408, "PROCESS_EXECUTION_TIMEOUT"),
             Self::ProcessNotFound => (404, "PROCESS_NOT_FOUND"),
         }

@@ -7,12 +7,14 @@ mod error;
 mod files;
 mod git;
 mod info;
+mod lsp;
 mod process;
 
 pub use error::{DaemonErrorCode, ERROR_SOURCE, ErrorBody};
 pub use files::*;
 pub use git::*;
 pub use info::*;
+pub use lsp::*;
 pub use process::*;
 
 use serde::{Deserialize, Serialize};
