@@ -40,7 +40,7 @@ fn put(dir: &Path, content: char) {
 fn build(dir: &Path, state: &str) {
     let [worktree, index, head, target] = state.chars().collect::<Vec<_>>().try_into().unwrap();
     fs::create_dir(dir).unwrap();
-    git(dir, &["init", "-q", "-b", "main"]);
+    git(dir, &["init", "-q", "--template=", "-b", "main"]);
     fs::write(dir.join("other"), "other\n").unwrap();
     for content in [target, head] {
         put(dir, content);
@@ -54,71 +54,71 @@ fn build(dir: &Path, state: &str) {
 
 /// Everything a reset or restore may change.
 fn picture(dir: &Path) -> String {
+    let head = fs::read_to_string(dir.join(".git/refs/heads/main")).unwrap();
     let file = fs::read_to_string(dir.join("d/f")).unwrap_or_else(|_| "none".to_owned());
-    format!("{}\n{}\n{file}", git(dir, &["rev-parse", "HEAD"]), git(dir, &["ls-files", "-s"]))
+    format!("{head}\n{}\n{file}", git(dir, &["ls-files", "-s"]))
 }
 
-/// Does the same with the real program and with the agent, from every state, and compares what comes out.
-fn beside_git(agent: &Agent, name: &str, args: &[&str], route: &str, request: &Value) {
-    for state in STATES {
-        let (theirs, ours) = (agent.work(&format!("{name}-{state}-git")), agent.work(&format!("{name}-{state}")));
-        build(&theirs, state);
-        host(&agent.work(""), "cp", &["-a", theirs.to_str().unwrap(), ours.to_str().unwrap()]);
-        let before = picture(&theirs);
-        let output = Command::new("git").args(args).current_dir(&theirs).output().unwrap();
-        let mut body = request.clone();
-        body["path"] = json!(ours.file_name().unwrap().to_str().unwrap());
-        let answer = agent.post(route, body);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let shown = format!("{args:?} on {state}: git said {said:?}, the agent {} {}", answer.status, answer.text());
-        assert_eq!(output.status.success(), answer.status == 200, "{shown}");
-        if !output.status.success() {
-            assert_eq!(picture(&ours), before, "a refusal changes nothing: {shown}");
+/// What is done, by the real program and by a request.
+type Case = (&'static [&'static str], &'static str, Value);
+
+fn cases() -> Vec<Case> {
+    let reset = |mode: &str| json!({"mode": mode, "target": "HEAD~1"});
+    let restore = |more: Value| {
+        let mut body = more;
+        body["files"] = json!(["d"]);
+        body
+    };
+    vec![
+        (&["reset", "-q", "--soft", "HEAD~1"], "/git/reset", reset("soft")),
+        (&["reset", "-q", "--mixed", "HEAD~1"], "/git/reset", reset("")),
+        (&["reset", "-q", "--hard", "HEAD~1"], "/git/reset", reset("hard")),
+        (&["reset", "-q", "--merge", "HEAD~1"], "/git/reset", reset("merge")),
+        (&["reset", "-q", "--keep", "HEAD~1"], "/git/reset", reset("keep")),
+        (&["restore", "d"], "/git/restore", restore(json!({}))),
+        (&["restore", "--staged", "d"], "/git/restore", restore(json!({"staged": true}))),
+        (&["restore", "-SW", "d"], "/git/restore", restore(json!({"staged": true, "worktree": true}))),
+        (&["restore", "-s", "HEAD~1", "d"], "/git/restore", restore(json!({"source": "HEAD~1"}))),
+    ]
+}
+
+/// Does the same with the real program and with the agent, from the same state, and compares what comes out.
+fn beside_git(agent: &Agent, state: &str, (args, route, request): &Case) {
+    let copy = |to: &str| {
+        host(&agent.work(""), "cp", &["-a", state, &format!("{state}-{to}")]);
+        agent.work(&format!("{state}-{to}"))
+    };
+    let (theirs, ours) = (copy("git"), copy("agent"));
+    let output = Command::new("git").args(*args).current_dir(&theirs).output().unwrap();
+    let mut body = request.clone();
+    body["path"] = json!(format!("{state}-agent"));
+    let answer = agent.post(route, body);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let shown = format!("{args:?} on {state}: git said {said:?}, the agent {} {}", answer.status, answer.text());
+    assert_eq!(output.status.success(), answer.status == 200, "{shown}");
+    assert_eq!(picture(&ours), picture(&theirs), "{shown}");
+    for dir in [theirs, ours] {
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
+
+/// How many threads share the states.
+const THREADS: usize = 4;
+
+#[test]
+fn reset_and_restore_do_what_git_does() {
+    let agent = Agent::start();
+    let cases = cases();
+    std::thread::scope(|scope| {
+        for part in STATES.chunks(STATES.len().div_ceil(THREADS)) {
+            scope.spawn(|| {
+                for state in part {
+                    build(&agent.work(state), state);
+                    cases.iter().for_each(|case| beside_git(&agent, state, case));
+                }
+            });
         }
-        assert_eq!(picture(&ours), picture(&theirs), "{shown}");
-        for dir in [theirs, ours] {
-            fs::remove_dir_all(dir).unwrap();
-        }
-    }
-}
-
-#[test]
-fn soft_mixed_and_hard_do_what_git_does() {
-    let agent = Agent::start();
-    for mode in ["soft", "mixed", "hard"] {
-        let args = ["reset", "-q", &format!("--{mode}"), "HEAD~1"];
-        beside_git(&agent, mode, &args, "/git/reset", &json!({"mode": mode, "target": "HEAD~1"}));
-    }
-}
-
-#[test]
-fn merge_does_what_git_does() {
-    let agent = Agent::start();
-    let request = json!({"mode": "merge", "target": "HEAD~1"});
-    beside_git(&agent, "merge", &["reset", "-q", "--merge", "HEAD~1"], "/git/reset", &request);
-}
-
-#[test]
-fn keep_does_what_git_does() {
-    let agent = Agent::start();
-    let request = json!({"mode": "keep", "target": "HEAD~1"});
-    beside_git(&agent, "keep", &["reset", "-q", "--keep", "HEAD~1"], "/git/reset", &request);
-}
-
-#[test]
-fn restore_does_what_git_does() {
-    let agent = Agent::start();
-    let cases: [(&[&str], Value); 4] = [
-        (&["--worktree"], json!({})),
-        (&["--staged"], json!({"staged": true})),
-        (&["--staged", "--worktree"], json!({"staged": true, "worktree": true})),
-        (&["--worktree", "--source=HEAD~1"], json!({"source": "HEAD~1"})),
-    ];
-    for (number, (options, mut request)) in cases.into_iter().enumerate() {
-        request["files"] = json!(["d"]);
-        let args: Vec<&str> = ["restore"].into_iter().chain(options.iter().copied()).chain(["--", "d"]).collect();
-        beside_git(&agent, &format!("r{number}"), &args, "/git/restore", &request);
-    }
+    });
 }
 
 #[test]

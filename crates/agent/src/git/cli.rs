@@ -40,12 +40,12 @@ pub fn push(git_dir: &Path, remote: &str, refspec: &str) -> Result<()> {
 fn git(dir: Option<&Path>, args: &[&str]) -> Result<()> {
     let mut command = Command::new("git");
     command.args(["-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null"]);
+    command.args(["-c", "core.sshCommand=ssh -oBatchMode=yes"]);
     if let Some(dir) = dir {
         command.arg("-C").arg(dir);
     }
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
     command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
-    command.args(["-c", "core.sshCommand=ssh -oBatchMode=yes"]);
     let output = command.output().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => {
             let message = "SSH remotes need git and ssh in the image, and this image has no git; use an https URL";

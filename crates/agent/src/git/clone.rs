@@ -50,10 +50,7 @@ fn remove_new(path: &Path, existed: bool) {
 }
 
 fn clone_with_libgit2(request: &GitCloneRequest, address: &str, kind: Kind) -> Result<()> {
-    let place = address.strip_prefix("file://").unwrap_or(address);
-    if kind == Kind::Local && !Path::new(place).exists() {
-        return Err(GitFailure::new(Code::GitRepoNotFound, format!("repository not found: {address}")));
-    }
+    transfer::check_place(address, kind)?;
     http::allow(Access::new(&request.username, &request.password, request.insecure_skip_tls == Some(true)));
     let repo = Repository::init(&request.path)?;
     let mut remote = repo.remote("origin", address)?;

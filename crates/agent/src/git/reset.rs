@@ -61,7 +61,7 @@ pub fn reset(request: &GitResetRequest) -> Result<()> {
         }
         Mode::Soft => Ok(repo.reset(commit.as_object(), ResetType::Soft, None)?),
         Mode::Mixed => Ok(repo.reset(commit.as_object(), ResetType::Mixed, None)?),
-        Mode::Hard => Ok(repo.reset(commit.as_object(), ResetType::Hard, None)?),
+        Mode::Hard => reset_hard(&repo, &commit),
         Mode::Merge | Mode::Keep => reset_carefully(&repo, mode, &commit),
     }
 }
@@ -70,6 +70,20 @@ fn commit_of<'r>(repo: &'r Repository, revision: &str) -> Result<Commit<'r>> {
     let unknown = || GitFailure::new(Code::NotFound, format!("unknown revision: {revision}"));
     let object = repo.revparse_single(revision).map_err(|_| unknown())?;
     object.peel(ObjectType::Commit).ok().and_then(|o| o.into_commit().ok()).ok_or_else(unknown)
+}
+
+/// Everything tracked becomes the target's. libgit2's own also removes untracked files whose removal was staged.
+fn reset_hard(repo: &Repository, commit: &Commit<'_>) -> Result<()> {
+    let index = repo.index()?;
+    let target = stage::of_tree(&commit.tree()?)?;
+    let tracked = stage::of_index(&index).into_keys().chain(stage::unmerged(&index));
+    let gone: Vec<PathBuf> = tracked.filter(|path| !target.contains_key(path)).collect();
+    drop(index);
+    repo.reset(commit.as_object(), ResetType::Mixed, None)?;
+    if let Some(root) = repo.workdir() {
+        gone.iter().for_each(|path| stage::remove_file(root, path));
+    }
+    Ok(repo.checkout_head(Some(CheckoutBuilder::new().force().recreate_missing(true)))?)
 }
 
 /// Only the index, and only there.

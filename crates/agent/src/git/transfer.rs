@@ -9,6 +9,7 @@ use super::url::{self, Kind};
 use git2::{ErrorCode, FetchOptions, Oid, PushOptions, Remote, RemoteCallbacks, Repository};
 use infield_api::toolbox::{DaemonErrorCode as Code, GitTransferRequest};
 use std::cell::RefCell;
+use std::path::Path;
 
 const DEFAULT_REMOTE: &str = "origin";
 /// Kept of what the remote's hooks say.
@@ -32,6 +33,7 @@ fn plan(request: &GitTransferRequest) -> Result<Plan> {
     let remote = name(&request.remote).unwrap_or_else(|| DEFAULT_REMOTE.to_owned());
     let address = find_remote(&repo, &remote)?.url()?.to_owned();
     let (_, kind) = url::classify(&address)?;
+    check_place(&address, kind)?;
     let branch = match name(&request.branch) {
         Some(branch) => branch,
         None => current_branch(&repo)?.ok_or_else(|| {
@@ -44,6 +46,15 @@ fn plan(request: &GitTransferRequest) -> Result<Plan> {
     reference_name(&branch)?;
     http::allow(Access::new(&request.username, &request.password, false));
     Ok(Plan { repo, remote, kind, branch })
+}
+
+/// What libgit2 calls an unsupported protocol is usually a directory that is not there.
+pub fn check_place(address: &str, kind: Kind) -> Result<()> {
+    let place = address.strip_prefix("file://").unwrap_or(address);
+    if kind == Kind::Local && !Path::new(place).exists() {
+        return Err(GitFailure::new(Code::GitRepoNotFound, format!("repository not found: {address}")));
+    }
+    Ok(())
 }
 
 fn find_remote<'r>(repo: &'r Repository, name: &str) -> Result<Remote<'r>> {
