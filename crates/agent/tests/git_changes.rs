@@ -85,13 +85,15 @@ fn cases() -> Vec<Case> {
 /// Does the same with the real program and with the agent, from the same state, and compares what comes out.
 fn beside_git(agent: &Agent, state: &str, (args, route, request): &Case) {
     let copy = |to: &str| {
-        host(&agent.work(""), "cp", &["-a", state, &format!("{state}-{to}")]);
-        agent.work(&format!("{state}-{to}"))
+        host(&agent.work(""), "cp", &["-a", &format!("of{state}"), &format!("of{state}-{to}")]);
+        agent.work(&format!("of{state}-{to}"))
     };
     let (theirs, ours) = (copy("git"), copy("agent"));
+    // The copy's times are new, and some of git's ways take that for a change.
+    git(&theirs, &["update-index", "-q", "--refresh"]);
     let output = Command::new("git").args(*args).current_dir(&theirs).output().unwrap();
     let mut body = request.clone();
-    body["path"] = json!(format!("{state}-agent"));
+    body["path"] = json!(format!("of{state}-agent"));
     let answer = agent.post(route, body);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let shown = format!("{args:?} on {state}: git said {said:?}, the agent {} {}", answer.status, answer.text());
@@ -108,13 +110,13 @@ const THREADS: usize = 4;
 #[test]
 fn reset_and_restore_do_what_git_does() {
     let agent = Agent::start();
-    let cases = cases();
+    let (agent, cases) = (&agent, &cases());
     std::thread::scope(|scope| {
         for part in STATES.chunks(STATES.len().div_ceil(THREADS)) {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 for state in part {
-                    build(&agent.work(state), state);
-                    cases.iter().for_each(|case| beside_git(&agent, state, case));
+                    build(&agent.work(&format!("of{state}")), state);
+                    cases.iter().for_each(|case| beside_git(agent, state, case));
                 }
             });
         }
