@@ -3,6 +3,7 @@
 use crate::process::{self, repository, succeeded};
 use std::{
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -70,6 +71,20 @@ impl GitServer {
         git(&work, &["add", "--all"]);
         git(&work, &["commit", "--quiet", "--message", "a colleague's"]);
         git(&work, &["push", "--quiet", bare, &format!("HEAD:{branch}")]);
+    }
+
+    /// Adds a branch with a commit of its own to a repository.
+    pub fn branch(&self, name: &str, branch: &str, file: &str) {
+        let bare = self.root.join(format!("{name}.git"));
+        git(&bare, &["branch", "--quiet", branch, "main"]);
+        self.commit(name, branch, file, "on a branch\n");
+    }
+
+    /// Lets a repository decline whatever is pushed to it.
+    pub fn decline_pushes(&self, name: &str) {
+        let hook = self.root.join(format!("{name}.git/hooks/pre-receive"));
+        std::fs::write(&hook, "#!/bin/sh\necho not today >&2\nexit 1\n").unwrap();
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// What the server holds for `branch:file`.

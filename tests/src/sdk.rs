@@ -1,10 +1,32 @@
 //! The official SDKs as their registries give them, installed once below `target/sdk/`.
 
-use crate::process::{repository, run, succeeded};
+use crate::{
+    GitServer, World,
+    process::{repository, run, succeeded},
+};
 use std::{fs::File, path::PathBuf, process::Command, time::Duration};
 
 /// A registry may be slow.
 const INSTALL_MAX: Duration = Duration::from_secs(600);
+
+/// One repository of the git server wants credentials.
+pub const GIT_OPTIONS: &[&str] = &["--user", "me", "--password", "pass word", "--private", "private"];
+
+/// What a suite is told of its surroundings: the server, and repositories made for it on a git server that was started
+/// with [`GIT_OPTIONS`].
+pub fn surroundings(world: &World, git: &GitServer) -> Vec<(&'static str, String)> {
+    let url = git.repository("project", &[("README.md", "# a project\n")]);
+    git.branch("project", "test", "branch.txt");
+    git.repository("declining", &[("README.md", "# says no\n")]);
+    git.decline_pushes("declining");
+    let private = git.repository("private", &[("README.md", "# not for all\n")]);
+    vec![
+        ("DAYTONA_API_URL", world.url()),
+        ("DAYTONA_API_KEY", world.key.clone()),
+        ("GIT_URL", url),
+        ("GIT_PRIVATE_URL", private),
+    ]
+}
 
 /// The folder for installed SDKs, and a lock on it: several test programs may want to install at once.
 fn folder() -> (PathBuf, File) {

@@ -6,6 +6,7 @@ a namespace joined to the host by a veth pair and serves bare repositories in it
 
     git_server.py ROOT            serves ROOT/*.git, prints one line "URL http://198.18.N.2:8000" when it listens
     options: --user U --password P   asks for basic authentication
+             --private NAME          asks only for the repository NAME.git
 
 It ends, and takes namespace and veth with it, on SIGTERM, SIGINT, or when its standard input is closed.
 Needs root, ip(8) and git(1).
@@ -82,6 +83,7 @@ class Backend(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     root = ""
     credential = None
+    private = "/"
 
     def log_message(self, *_):
         pass
@@ -106,7 +108,8 @@ class Backend(http.server.BaseHTTPRequestHandler):
 
     def serve(self):
         data = self.body()
-        if self.credential and self.headers.get("Authorization") != self.credential:
+        guarded = self.credential and self.path.startswith(self.private)
+        if guarded and self.headers.get("Authorization") != self.credential:
             return self.answer(401, [("WWW-Authenticate", 'Basic realm="git"')], b"credentials wanted\n")
         path, _, query = self.path.partition("?")
         env = {
@@ -159,10 +162,13 @@ def main():
     options.add_argument("root")
     options.add_argument("--user")
     options.add_argument("--password", default="")
+    options.add_argument("--private")
     given = options.parse_args()
     Backend.root = os.path.abspath(given.root)
     if given.user:
         Backend.credential = "Basic " + base64.b64encode(f"{given.user}:{given.password}".encode()).decode()
+    if given.private:
+        Backend.private = f"/{given.private}.git/"
     internet = Internet()
     try:
         # Only the thread that serves moves into the namespace: addresses are bound there, the rest stays outside.

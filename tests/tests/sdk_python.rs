@@ -1,4 +1,5 @@
-//! The official Python SDK, as PyPI gives it, against a real server: the newest release and 0.205.1.
+//! The official Python SDK, as PyPI gives it, against a real server: the newest release and 0.205.1. The control plane once
+//! for each release, everything that reaches a sandbox with the client that waits and with the one that does not.
 
 use infield_tests::{
     GitServer, World,
@@ -8,30 +9,50 @@ use infield_tests::{
 use std::{process::Command, time::Duration};
 
 const SUITE_MAX: Duration = Duration::from_secs(600);
+const NEWEST: &str = "0.226.1";
+const OLDER: &str = "0.205.1";
 
-fn suite(version: &str) {
+fn suite(version: &str, file: &str, arguments: &[&str]) {
     let python = sdk::python(version);
-    let git = GitServer::start();
+    let git = GitServer::start_with(sdk::GIT_OPTIONS);
     let world = World::new("py");
-    let url = git.repository("project", &[("README.md", "# a project\n")]);
     let mut command = Command::new(python);
     command
-        .arg(repository().join("tests/sdk/python_suite.py"))
+        .arg(repository().join("tests/sdk").join(file))
+        .args(arguments)
         .current_dir(world.scratch("work"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("DAYTONA_API_URL", world.url())
-        .env("DAYTONA_API_KEY", &world.key)
-        .env("GIT_URL", url);
-    println!("daytona {version}\n{}", succeeded(&run(&mut command, SUITE_MAX)));
+        .envs(sdk::surroundings(&world, &git));
+    println!("daytona {version} {file} {arguments:?}\n{}", succeeded(&run(&mut command, SUITE_MAX)));
     assert!(world.listed().is_empty(), "the suite deletes what it creates");
 }
 
 #[test]
 fn newest() {
-    suite("0.226.1");
+    suite(NEWEST, "python/control.py", &[]);
 }
 
 #[test]
 fn version_0_205_1() {
-    suite("0.205.1");
+    suite(OLDER, "python/control.py", &[]);
+}
+
+#[test]
+fn toolbox_newest() {
+    suite(NEWEST, "python/toolbox.py", &["sync"]);
+}
+
+#[test]
+fn toolbox_newest_async() {
+    suite(NEWEST, "python/toolbox.py", &["async"]);
+}
+
+#[test]
+fn toolbox_0_205_1() {
+    suite(OLDER, "python/toolbox.py", &["sync"]);
+}
+
+#[test]
+fn toolbox_0_205_1_async() {
+    suite(OLDER, "python/toolbox.py", &["async"]);
 }

@@ -1,4 +1,5 @@
-//! The official TypeScript SDK, as npm gives it, against a real server: the newest release and the one before.
+//! The official TypeScript SDK, as npm gives it, against a real server: the newest release and 0.205.1. One run for the
+//! control plane, one for everything that reaches a sandbox.
 
 use infield_tests::{
     GitServer, World,
@@ -8,30 +9,39 @@ use infield_tests::{
 use std::{process::Command, time::Duration};
 
 const SUITE_MAX: Duration = Duration::from_secs(600);
+const NEWEST: &str = "0.216.0";
+const OLDER: &str = "0.205.1";
 
-fn suite(version: &str) {
+fn suite(version: &str, file: &str) {
     let home = sdk::typescript(version);
-    let git = GitServer::start();
+    let git = GitServer::start_with(sdk::GIT_OPTIONS);
     let world = World::new("ts");
-    let url = git.repository("project", &[("README.md", "# a project\n")]);
     let mut command = Command::new("node");
     command
-        .arg(repository().join("tests/sdk/typescript_suite.mjs"))
+        .arg(repository().join("tests/sdk").join(file))
         .current_dir(world.scratch("work"))
         .env("SDK_HOME", home)
-        .env("DAYTONA_API_URL", world.url())
-        .env("DAYTONA_API_KEY", &world.key)
-        .env("GIT_URL", url);
-    println!("@daytona/sdk {version}\n{}", succeeded(&run(&mut command, SUITE_MAX)));
+        .envs(sdk::surroundings(&world, &git));
+    println!("@daytona/sdk {version} {file}\n{}", succeeded(&run(&mut command, SUITE_MAX)));
     assert!(world.listed().is_empty(), "the suite deletes what it creates");
 }
 
 #[test]
 fn newest() {
-    suite("0.216.0");
+    suite(NEWEST, "typescript/control.mjs");
 }
 
 #[test]
 fn the_one_before() {
-    suite("0.205.1");
+    suite(OLDER, "typescript/control.mjs");
+}
+
+#[test]
+fn toolbox_newest() {
+    suite(NEWEST, "typescript/toolbox.mjs");
+}
+
+#[test]
+fn toolbox_0_205_1() {
+    suite(OLDER, "typescript/toolbox.mjs");
 }

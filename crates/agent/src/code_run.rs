@@ -1,18 +1,23 @@
-//! `POST /process/code-run`: a program text in one of three languages. Charts of matplotlib are not captured yet, so
-//! `artifacts` never appears.
+//! `POST /process/code-run`: a program text in one of three languages, and the charts it shows.
+
+mod charts;
 
 use crate::body;
 use crate::direct;
 use crate::env;
 use crate::error::{Answer, Failure};
-use crate::execute::{Line, NoStart, Notice, Stdin, c_string, collect, detached, time_limit};
+use crate::execute::{Line, NoStart, Notice, Stdin, c_string, collect_output, detached, time_limit};
 use crate::launch::{Child, Input, Launch, launch};
+use crate::output::Output;
 use crate::shell::{self, Family, Shell};
 use crate::state::Shared;
+use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::IntoResponse;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use infield_api::toolbox::CodeRunRequest;
+use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
 use tokio::time::Instant;
 
@@ -32,6 +37,8 @@ struct Program {
     source: String,
     argv: Vec<String>,
     line: Line,
+    /// Whether the output may describe charts.
+    draws: bool,
 }
 
 pub async fn code_run(State(agent): State<Shared>, request: Request) -> Answer {
@@ -41,7 +48,10 @@ pub async fn code_run(State(agent): State<Shared>, request: Request) -> Answer {
     detached(async move {
         let deadline = limit.map(|l| Instant::now() + l);
         match program.start(&agent).await {
-            Ok((child, notice)) => collect(child, notice, deadline).await,
+            Ok((child, notice)) => {
+                let (output, code) = collect_output(child, notice, deadline).await?;
+                Ok(if program.draws { with_charts(output, code) } else { output.into_answer(code) })
+            }
             Err(no_start) => Ok(no_start.answer()),
         }
     })
@@ -64,12 +74,14 @@ impl Program {
         if argv.iter().any(|a| a.contains('\0')) {
             return Err(Failure::bad_request("argv contains a NUL byte"));
         }
+        let draws = language == Language::Python && charts::draws(&request.code);
         let source = match language {
+            Language::Python if draws => charts::wrapped(&request.code),
             Language::Python => request.code,
             Language::JavaScript | Language::TypeScript => format!("{NODE_PREFIX}{}", request.code),
         };
         let line = Line::new(agent, shell_line(language, &source, &argv), None, request.envs.as_ref())?;
-        Ok(Self { language, source, argv, line })
+        Ok(Self { language, source, argv, line, draws })
     }
 
     /// Interpreters that read their program from standard input need no shell; anything unusual goes through it.
@@ -101,6 +113,18 @@ impl Program {
     }
 }
 
+/// The answer of a program that may have shown charts; `artifacts` stands only where there are some.
+fn with_charts(output: Output, code: i32) -> axum::response::Response {
+    let (text, charts) = charts::extract(&output.into_bytes());
+    if charts.is_empty() {
+        let mut output = Output::default();
+        output.append(&text);
+        return output.into_answer(code);
+    }
+    let result = String::from_utf8_lossy(&text);
+    Json(json!({ "exitCode": code, "result": result, "artifacts": { "charts": charts } })).into_response()
+}
+
 /// What the shell is given; it also produces the exact message when the interpreter is missing.
 fn shell_line(language: Language, source: &str, argv: &[String]) -> String {
     let code = STANDARD.encode(source);
@@ -108,9 +132,13 @@ fn shell_line(language: Language, source: &str, argv: &[String]) -> String {
     match language {
         Language::Python => format!("echo {code} | base64 -d | python3 -u -{argv}\n"),
         Language::JavaScript => format!("echo {code} | base64 -d | node -{argv}\n"),
+        // npx finds ts-node too, but takes a second to do so, and looks for an absent one in the registry.
         Language::TypeScript => format!(
             "f=/tmp/dtn_$$.ts\necho {code} | base64 -d > $f\n\
-             npm_config_loglevel=error npx ts-node -T --ignore-diagnostics 5107 -O '{{\"module\":\"CommonJS\"}}' $f{argv} \
+             if [ -x node_modules/.bin/ts-node ]; then t=node_modules/.bin/ts-node\n\
+             elif command -v ts-node > /dev/null; then t=ts-node\n\
+             else t='npx ts-node'\nfi\n\
+             npm_config_loglevel=error $t -T --ignore-diagnostics 5107 -O '{{\"module\":\"CommonJS\"}}' $f{argv} \
              < /dev/null\nc=$?\nrm -f $f\nexit $c\n"
         ),
     }

@@ -209,7 +209,17 @@ impl Notice {
 }
 
 /// Waits for the end of the command and of its output, within the deadline.
-pub async fn collect(mut child: Child, notice: Notice, deadline: Option<Instant>) -> Answer {
+pub async fn collect(child: Child, notice: Notice, deadline: Option<Instant>) -> Answer {
+    let (output, code) = collect_output(child, notice, deadline).await?;
+    Ok(output.into_answer(code))
+}
+
+/// The same, for a caller that makes an answer of its own.
+pub async fn collect_output(
+    mut child: Child,
+    notice: Notice,
+    deadline: Option<Instant>,
+) -> Result<(Output, i32), Failure> {
     let mut output = Output::default();
     let far = Instant::now() + Duration::from_secs(TIMEOUT_SECONDS_MAX);
     let expiry = sleep_until(deadline.unwrap_or(far));
@@ -220,7 +230,7 @@ pub async fn collect(mut child: Child, notice: Notice, deadline: Option<Instant>
         tokio::select! {
             read = output.read_from(&mut child.out), if open => open = read.is_ok_and(|n| n > 0),
             exit = &mut child.exit => ended = Some(exit.unwrap_or(Exit::Code(-1))),
-            () = &mut expiry => return timed_out(child).await,
+            () = &mut expiry => return Err(timed_out(child).await),
         }
     }
     let drain_until = Instant::now() + Duration::from_secs(DRAIN_SECONDS_MAX);
@@ -233,14 +243,14 @@ pub async fn collect(mut child: Child, notice: Notice, deadline: Option<Instant>
     }
     let exit = ended.unwrap_or(Exit::Code(-1));
     output.append(&notice.text(child.pid, exit));
-    Ok(output.into_answer(exit.code()))
+    Ok((output, exit.code()))
 }
 
 /// The whole group is killed; the answer does not wait for processes that cannot die.
-async fn timed_out(mut child: Child) -> Answer {
+async fn timed_out(mut child: Child) -> Failure {
     if child.exit.try_recv().is_err() {
         signal_group(child.pid, Signal::KILL);
         let _ = timeout(Duration::from_secs(KILL_WAIT_SECONDS_MAX), &mut child.exit).await;
     }
-    Err(Failure::new(DaemonErrorCode::ProcessExecutionTimeout, "command execution timeout"))
+    Failure::new(DaemonErrorCode::ProcessExecutionTimeout, "command execution timeout")
 }

@@ -65,12 +65,19 @@ impl Output {
         kept - over
     }
 
+    /// Everything kept, in one piece, and a note when that is not all.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.note_truncation();
+        let last = self.filling.split().freeze();
+        let pieces = std::mem::take(&mut self.pieces);
+        let mut bytes = Vec::with_capacity(self.bytes);
+        pieces.iter().chain([&last]).for_each(|piece| bytes.extend_from_slice(piece));
+        bytes
+    }
+
     /// The answer of execute and code-run.
     pub fn into_answer(mut self, exit_code: i32) -> Response {
-        if self.truncated {
-            let note = format!("\n[output truncated: the sandbox kept the first {} bytes]\n", self.bytes);
-            self.filling.extend_from_slice(note.as_bytes());
-        }
+        self.note_truncation();
         let last = self.filling.split().freeze();
         self.pieces.push(last);
         let head = format!("{{\"exitCode\":{exit_code},\"result\":");
@@ -84,6 +91,13 @@ impl Output {
         };
         let content_type = HeaderValue::from_static("application/json; charset=utf-8");
         ([(header::CONTENT_TYPE, content_type)], body).into_response()
+    }
+
+    fn note_truncation(&mut self) {
+        if self.truncated {
+            let note = format!("\n[output truncated: the sandbox kept the first {} bytes]\n", self.bytes);
+            self.filling.extend_from_slice(note.as_bytes());
+        }
     }
 
     fn stream(mut self, head: String) -> Body {

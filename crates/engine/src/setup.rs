@@ -17,6 +17,9 @@ const PACKAGES: &str = include_str!("../../../images/base/packages.txt");
 const DPKG: &str = include_str!("../../../images/base/dpkg.txt");
 const CUSTOMIZE: &str = include_str!("../../../images/base/customize.sh");
 const IMAGE: &str = include_str!("../../../images/base/image.json");
+/// What of npm is in the image, version and digest of each.
+const NPM_PACKAGE: &str = include_str!("../../../images/base/npm/package.json");
+const NPM_LOCK: &str = include_str!("../../../images/base/npm/package-lock.json");
 
 /// Name of the default image, and of the default snapshot.
 pub const BASE_REFERENCE: &str = "infield/base:1";
@@ -111,7 +114,9 @@ fn packages(options: &SetupOptions) -> Vec<&str> {
 fn recipe_digest(options: &SetupOptions) -> String {
     use sha2::Digest;
     let mut hash = sha2::Sha256::new();
-    for part in [RECIPE_VERSION, PACKAGES, DPKG, CUSTOMIZE, IMAGE, &options.suite, &options.packages.join(",")] {
+    let packages = options.packages.join(",");
+    let files = [PACKAGES, DPKG, CUSTOMIZE, IMAGE, NPM_PACKAGE, NPM_LOCK];
+    for part in [RECIPE_VERSION].into_iter().chain(files).chain([options.suite.as_str(), &packages]) {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -185,12 +190,7 @@ fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 fn spawn(options: &SetupOptions, scratch: &Path) -> Result<(Child, ChildStdout)> {
-    let hook = scratch.join("customize.sh");
-    std::fs::write(&hook, CUSTOMIZE)
-        .and_then(|()| std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)))
-        // Package scripts drop to other users and must reach their root directory through this one.
-        .and_then(|()| std::fs::set_permissions(scratch, std::fs::Permissions::from_mode(0o755)))
-        .map_err(ImageError::io(format!("cannot write {}", hook.display())))?;
+    let hook = write_recipe(scratch)?;
     // A mount namespace of its own: should it be killed, none of its mounts of /dev and /proc stays in the scratch directory.
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "--", "mmdebstrap", "--mode=root", "--variant=minbase"]);
@@ -213,6 +213,25 @@ fn spawn(options: &SetupOptions, scratch: &Path) -> Result<(Child, ChildStdout)>
     let mut child = command.spawn().map_err(ImageError::io("cannot run unshare (package util-linux)"))?;
     let stdout = child.stdout.take().ok_or_else(|| setup_error("mmdebstrap has no output".into()))?;
     Ok((child, stdout))
+}
+
+/// Puts the files that the image is finished with into the scratch directory; returns the program among them.
+fn write_recipe(scratch: &Path) -> Result<PathBuf> {
+    let hook = scratch.join("customize.sh");
+    let files = [
+        (&hook, CUSTOMIZE),
+        (&scratch.join("package.json"), NPM_PACKAGE),
+        (&scratch.join("package-lock.json"), NPM_LOCK),
+    ];
+    for (path, text) in files {
+        std::fs::write(path, text).map_err(ImageError::io(format!("cannot write {}", path.display())))?;
+    }
+    // Package scripts drop to other users and must reach their root directory through this one.
+    for path in [&hook, scratch] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+            .map_err(ImageError::io(format!("cannot change the mode of {}", path.display())))?;
+    }
+    Ok(hook)
 }
 
 /// The archive; its end counts only when mmdebstrap succeeded, so that half an image is never named.
@@ -249,12 +268,13 @@ fn follow(stderr: impl Read, log: &Mutex<VecDeque<String>>, progress: &dyn Progr
 }
 
 fn report(line: &str, progress: &dyn Progress) {
-    const PHASES: [(&str, &str); 6] = [
+    const PHASES: [(&str, &str); 7] = [
         ("I: running apt-get update", "reading package lists"),
         ("I: downloading packages", "downloading the base system"),
         ("I: extracting archives", "unpacking the base system"),
         ("I: installing essential packages", "setting up the base system"),
         ("I: installing remaining packages", "installing packages"),
+        ("I: running --customize-hook", "installing TypeScript"),
         ("I: creating tarball", "storing the image"),
     ];
     if let Some((_, name)) = PHASES.iter().find(|(start, _)| line.starts_with(start)) {

@@ -1,6 +1,7 @@
-"""The official Python SDK, unmodified, against a real server: DAYTONA_API_URL and DAYTONA_API_KEY say which.
+"""The control plane through the official Python SDK, unmodified, against a real server: DAYTONA_API_URL and DAYTONA_API_KEY
+say which. What reaches into a sandbox is in toolbox.py.
 
-Prints one line for each case and ends with status 1 when one failed. GIT_URL names a repository sandboxes can clone.
+Prints one line for each case and ends with status 1 when one failed.
 """
 import asyncio
 import hashlib
@@ -19,44 +20,12 @@ from daytona import (
     DaytonaConfig,
     DaytonaError,
     DaytonaNotFoundError,
-    FileDownloadRequest,
-    FileUpload,
     ListSandboxesQuery,
-    SessionExecuteRequest,
 )
-from daytona.common.errors import (
-    DaytonaAuthenticationError,
-    DaytonaBadRequestError,
-    DaytonaConflictError,
-    DaytonaFileNotFoundError,
-    DaytonaTimeoutError,
-)
+from daytona.common.errors import DaytonaAuthenticationError, DaytonaBadRequestError, DaytonaConflictError
+from kit import raises, unique
 
-GIT_URL = os.environ.get("GIT_URL", "")
 BIG_BYTES = 100 << 20
-
-
-class raises:
-    """`with raises(Kind) as caught:`; the error is `caught.error`."""
-
-    def __init__(self, kind, status=None):
-        self.kind, self.status, self.error = kind, status, None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, _):
-        assert error is not None, f"nothing was raised; {self.kind.__name__} expected"
-        assert isinstance(error, self.kind), f"{kind.__name__}({error}) instead of {self.kind.__name__}"
-        if self.status is not None:
-            assert error.status_code == self.status, error
-        assert str(error).strip(), "an error without words"
-        self.error = error
-        return True
-
-
-def unique(word):
-    return f"{word}-{uuid.uuid4().hex[:8]}"
 
 
 def gone(daytona, sandbox):
@@ -102,73 +71,6 @@ def test_create_with_everything(daytona, _):
         sandbox.delete()
 
 
-def test_exec(_, sandbox):
-    process = sandbox.process
-    done = process.exec("exit 42")
-    assert done.exit_code == 42
-    assert "oops" in process.exec("echo oops >&2").result
-    assert process.exec("echo $GREETING", env={"GREETING": "hi there"}).result == "hi there\n"
-    assert process.exec("pwd", cwd="/tmp").result == "/tmp\n"
-    work = sandbox.get_work_dir()
-    assert work.startswith("/") and process.exec("pwd", cwd=work).result.strip() == work
-    assert sandbox.get_user_home_dir() == "/home/daytona"
-    assert process.exec("whoami").result == "daytona\n"
-    assert process.exec("cat <<EOF\na\nb\nEOF").result == "a\nb\n"
-    long = "x" * 300_000
-    assert process.exec(f"printf %s '{long}' | wc -c").result.strip() == "300000"
-    assert process.exec("ls /does/not/exist").exit_code != 0
-    with raises(DaytonaTimeoutError):
-        process.exec("sleep 3001", timeout=1)
-    assert process.exec("pgrep -f '[s]leep 3001' || echo none").result == "none\n", "the timed-out command lives on"
-
-
-def test_code_run(_, sandbox):
-    run = sandbox.process.code_run
-    assert run("print(6 * 7)").result.strip() == "42"
-    many = run("import json\nfor n in range(3):\n    print(json.dumps({'n': n}))")
-    assert many.exit_code == 0 and many.result.count("\n") == 3
-    merged = run("import sys; print('out'); print('err', file=sys.stderr)")
-    assert merged.exit_code == 0 and "out" in merged.result and "err" in merged.result
-    assert run("this is not python").exit_code != 0
-    assert "ValueError" in run("raise ValueError('x')").result
-
-
-def test_files(_, sandbox):
-    fs = sandbox.fs
-    fs.create_folder("deep/er", "755")
-    binary = bytes(range(256)) * 4
-    fs.upload_file(binary, "deep/er/bytes.bin")
-    assert fs.download_file("deep/er/bytes.bin") == binary
-    fs.upload_file(b"", "deep/empty")
-    assert fs.download_file("deep/empty") == b""
-    info = fs.get_file_info("deep/er/bytes.bin")
-    assert (info.size, info.is_dir, info.permissions) == (1024, False, "0644"), info
-    assert sorted(entry.name for entry in fs.list_files("deep")) == ["empty", "er"]
-    fs.move_files("deep/empty", "deep/moved")
-    with raises(DaytonaNotFoundError):
-        fs.get_file_info("deep/empty")
-    fs.delete_file("deep", recursive=True)
-    with raises(DaytonaNotFoundError):
-        fs.list_files("deep")
-    with raises(DaytonaFileNotFoundError):
-        fs.download_file("/no/such/file")
-
-
-def test_bulk(_, sandbox):
-    fs = sandbox.fs
-    contents = {f"bulk/{n}.txt": f"file {n}\n".encode() * (n + 1) for n in range(25)}
-    fs.upload_files([FileUpload(source=data, destination=path) for path, data in contents.items()])
-    asked = [FileDownloadRequest(source=path) for path in contents]
-    asked.insert(3, FileDownloadRequest(source="bulk/absent"))
-    answers = fs.download_files(asked)
-    assert [answer.source for answer in answers] == [request.source for request in asked]
-    for answer in answers:
-        if answer.source == "bulk/absent":
-            assert answer.error, answer
-        else:
-            assert answer.result == contents[answer.source]
-
-
 def test_hundred_mebibytes(_, sandbox):
     fs = sandbox.fs
     digest = hashlib.sha256()
@@ -191,24 +93,6 @@ def test_hundred_mebibytes(_, sandbox):
             assert hashlib.file_digest(file, "sha256").hexdigest() == digest.hexdigest(), "other bytes came back"
     print(f"   100 MiB up in {up:.2f} s, down in {down:.2f} s")
     fs.delete_file("big.bin")
-
-
-def test_git(_, sandbox):
-    git = sandbox.git
-    git.clone(GIT_URL, "project")
-    status = git.status("project")
-    assert status.current_branch == "main" and status.file_status == [], status
-    sandbox.fs.upload_file(b"new\n", "project/new.txt")
-    git.add("project", ["new.txt"])
-    assert [entry.name for entry in git.status("project").file_status] == ["new.txt"]
-    commit = git.commit("project", "add new.txt", "Tester", "tester@example.org")
-    assert len(commit.sha) >= 7, commit
-    git.push("project")
-    git.pull("project")
-    git.clone(GIT_URL, "again", branch="main")
-    assert sandbox.fs.download_file("again/new.txt") == b"new\n", "the push reached the server"
-    with raises(DaytonaError):
-        git.clone(GIT_URL.replace("project.git", "absent.git"), "nothing")
 
 
 def test_list_and_labels(daytona, _):
@@ -277,20 +161,6 @@ def test_events_do_not_get_in_the_way(daytona, _):
     """The SDK tries Socket.IO in the background; whatever the server says there, waiting works by asking."""
     sandbox = daytona.create()
     sandbox.delete(wait=True) if "wait" in inspect.signature(sandbox.delete).parameters else sandbox.delete()
-
-
-def test_sessions(_, sandbox):
-    """Only what the server offers: a server without sessions says 501 and the SDK raises."""
-    process = sandbox.process
-    name = unique("session")
-    try:
-        process.create_session(name)
-    except DaytonaError as error:
-        assert error.status_code == 501, error
-        return
-    process.execute_session_command(name, SessionExecuteRequest(command="export KEPT=yes"))
-    assert "yes" in (process.execute_session_command(name, SessionExecuteRequest(command="echo $KEPT")).stdout or "")
-    process.delete_session(name)
 
 
 def test_async_client(_, __):

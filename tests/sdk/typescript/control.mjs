@@ -1,30 +1,19 @@
-// The official TypeScript SDK, unmodified, against a real server: DAYTONA_API_URL and DAYTONA_API_KEY say which.
+// The control plane through the official TypeScript SDK, unmodified, against a real server: DAYTONA_API_URL and
+// DAYTONA_API_KEY say which. What reaches into a sandbox is in toolbox.mjs.
 //
 // Prints one line for each case and ends with status 1 when one failed. SDK_HOME is a folder whose node_modules holds
-// @daytona/sdk; GIT_URL names a repository sandboxes can clone.
+// @daytona/sdk.
 import assert from 'node:assert/strict'
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { rejects, sdk, unique } from './kit.mjs'
 
-const require = createRequire(join(process.env.SDK_HOME, 'package.json'))
-const { Daytona, DaytonaError, DaytonaNotFoundError } = require('@daytona/sdk')
-const GIT_URL = process.env.GIT_URL ?? ''
+const { Daytona, DaytonaNotFoundError } = sdk
 const BIG_BYTES = 100 << 20
 
-const unique = (word) => `${word}-${randomUUID().slice(0, 8)}`
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex')
-
-async function rejects(status, promise) {
-  await assert.rejects(promise, (error) => {
-    assert.ok(error instanceof DaytonaError, `${error?.constructor?.name}: ${error}`)
-    if (status) assert.equal(error.statusCode, status, error.message)
-    assert.ok(error.message, 'an error without words')
-    return true
-  })
-}
 
 // A deleted sandbox may still be seen on its way out, as `destroying`; then nobody knows it.
 async function gone(daytona, sandbox) {
@@ -69,48 +58,6 @@ async function test_create_with_everything(daytona) {
   }
 }
 
-async function test_exec(_, sandbox) {
-  const run = (...words) => sandbox.process.executeCommand(...words)
-  assert.equal((await run('exit 42')).exitCode, 42)
-  assert.match((await run('echo oops >&2')).result, /oops/)
-  assert.equal((await run('echo $A', undefined, { A: 'b c' })).result, 'b c\n')
-  assert.equal((await run('pwd', '/tmp')).result, '/tmp\n')
-  assert.equal((await run('whoami')).result, 'daytona\n')
-  await rejects(undefined, run('sleep 30', undefined, undefined, 1))
-}
-
-async function test_code_run(_, sandbox) {
-  const good = await sandbox.process.codeRun('print(6 * 7)')
-  assert.equal(good.result.trim(), '42')
-  assert.notEqual((await sandbox.process.codeRun('this is not python')).exitCode, 0)
-}
-
-async function test_files(_, sandbox) {
-  const { fs } = sandbox
-  await fs.createFolder('deep/er', '755')
-  const bytes = Buffer.from(Array.from({ length: 256 }, (_, n) => n))
-  await fs.uploadFile(bytes, 'deep/er/bytes.bin')
-  assert.deepEqual(await fs.downloadFile('deep/er/bytes.bin'), bytes)
-  assert.equal((await fs.getFileDetails('deep/er/bytes.bin')).size, 256)
-  assert.deepEqual((await fs.listFiles('deep')).map((entry) => entry.name), ['er'])
-  await fs.moveFiles('deep/er/bytes.bin', 'deep/moved')
-  await rejects(404, fs.getFileDetails('deep/er/bytes.bin'))
-  await fs.deleteFile('deep', true)
-  await rejects(404, fs.listFiles('deep'))
-}
-
-async function test_bulk(_, sandbox) {
-  const contents = new Map(Array.from({ length: 25 }, (_, n) => [`bulk/${n}.txt`, Buffer.from(`file ${n}\n`)]))
-  const files = [...contents].map(([destination, source]) => ({ source, destination }))
-  await sandbox.fs.uploadFiles(files)
-  const answers = await sandbox.fs.downloadFiles([...contents.keys(), 'bulk/absent'].map((source) => ({ source })))
-  assert.equal(answers.length, 26)
-  for (const answer of answers) {
-    if (answer.source === 'bulk/absent') assert.ok(answer.error)
-    else assert.deepEqual(Buffer.from(answer.result), contents.get(answer.source))
-  }
-}
-
 async function test_hundred_mebibytes(_, sandbox) {
   const folder = await mkdtemp(join(tmpdir(), 'sdk-'))
   try {
@@ -125,18 +72,6 @@ async function test_hundred_mebibytes(_, sandbox) {
   } finally {
     await rm(folder, { recursive: true })
   }
-}
-
-async function test_git(_, sandbox) {
-  const { git } = sandbox
-  await git.clone(GIT_URL, 'project')
-  assert.equal((await git.status('project')).currentBranch, 'main')
-  await sandbox.fs.uploadFile(Buffer.from('new\n'), `project/ts.txt`)
-  await git.add('project', ['ts.txt'])
-  const commit = await git.commit('project', 'add ts.txt', 'Tester', 'tester@example.org')
-  assert.ok(commit.sha.length >= 7)
-  await git.push('project')
-  await git.pull('project')
 }
 
 async function test_list_and_labels(daytona) {
@@ -187,12 +122,7 @@ async function test_errors(daytona) {
 const cases = [
   test_create_with_defaults,
   test_create_with_everything,
-  test_exec,
-  test_code_run,
-  test_files,
-  test_bulk,
   test_hundred_mebibytes,
-  test_git,
   test_list_and_labels,
   test_intervals,
   test_stop_and_start_keep_files,
