@@ -51,6 +51,8 @@ pub mod env;
 pub mod json_text;
 #[path = "../../crates/agent/src/files/glob.rs"]
 pub mod glob;
+#[path = "../../crates/agent/src/interpreter/wire.rs"]
+pub mod wire;
 #[path = "../../crates/agent/src/files/multipart.rs"]
 pub mod multipart;
 #[path = "../../crates/agent/src/passwd.rs"]

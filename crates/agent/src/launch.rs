@@ -5,9 +5,9 @@ use crate::state::Shared;
 use infield_sys::child::{Group, SpawnError, Spawned, Spec, Step, spawn};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process_group};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
@@ -32,6 +32,8 @@ pub enum Input {
     Text(Vec<u8>),
     /// Whatever the caller writes.
     Open,
+    /// This descriptor.
+    Given(OwnedFd),
 }
 
 /// A running child. It is the leader of its own process group.
@@ -78,27 +80,20 @@ struct Pipes {
 /// Starts the child on the blocking pool: executing a file can take as long as the file system behind it.
 pub async fn launch(agent: &Shared, what: Launch) -> Result<Child, LaunchError> {
     let Launch { program, argv, env, cwd, input, split } = what;
-    let Pipes { ours: (input_end, out, err), theirs } = pipes(split).map_err(LaunchError::Pipe)?;
+    let Pipes { ours: (input_end, out, err), mut theirs } = pipes(split).map_err(LaunchError::Pipe)?;
+    let input = match input {
+        Input::Given(fd) => {
+            theirs[0] = fd;
+            Input::Text(Vec::new())
+        }
+        other => other,
+    };
     let (early, rest) = feed(input_end, input).map_err(LaunchError::Pipe)?;
     let shared = agent.clone();
     let started = tokio::task::spawn_blocking(move || {
-        let starting = shared.children.starting();
-        let cgroups: Vec<_> = shared.cgroups.iter().map(AsFd::as_fd).collect();
-        let spec = Spec {
-            programs: std::slice::from_ref(&program),
-            argv: &argv,
-            env: &env,
-            cwd: cwd.as_deref(),
-            stdio: [theirs[0].as_fd(), theirs[1].as_fd(), theirs[2].as_fd()],
-            cgroups: &cgroups,
-            oom_score_adj: Some(OOM_SCORE_ADJ),
-            group: Group::New,
-        };
-        let Spawned { pid, pidfd: _ } = spawn(&spec)?;
-        if shared.user.uid != 0 {
-            raise_oom_score(pid);
-        }
-        Ok((pid, starting.started(pid)))
+        let stdio = [theirs[0].as_fd(), theirs[1].as_fd(), theirs[2].as_fd()];
+        let program = std::slice::from_ref(&program);
+        start(&shared, program, &argv, &env, cwd.as_deref(), stdio, Group::New)
     });
     let (pid, exit) = match started.await {
         Ok(done) => done.map_err(LaunchError::Spawn)?,
@@ -115,6 +110,27 @@ pub async fn launch(agent: &Shared, what: Launch) -> Result<Child, LaunchError> 
     let out = pipe::Receiver::from_owned_fd(out).map_err(LaunchError::Pipe)?;
     let err = err.map(pipe::Receiver::from_owned_fd).transpose().map_err(LaunchError::Pipe)?;
     Ok(Child { pid, input, out, err, exit })
+}
+
+/// Starts a child under the limits for commands and under the care of the one who waits. Blocks while a file is executed.
+pub fn start(
+    agent: &Shared,
+    programs: &[CString],
+    argv: &[CString],
+    env: &[CString],
+    cwd: Option<&CStr>,
+    stdio: [BorrowedFd<'_>; 3],
+    group: Group,
+) -> Result<(i32, oneshot::Receiver<Exit>), SpawnError> {
+    let starting = agent.children.starting();
+    let cgroups: Vec<_> = agent.cgroups.iter().map(AsFd::as_fd).collect();
+    let oom_score_adj = Some(OOM_SCORE_ADJ);
+    let spec = Spec { programs, argv, env, cwd, stdio, cgroups: &cgroups, oom_score_adj, group };
+    let Spawned { pid, pidfd: _ } = spawn(&spec)?;
+    if agent.user.uid != 0 {
+        raise_oom_score(pid);
+    }
+    Ok((pid, starting.started(pid)))
 }
 
 /// A child of a non-root agent cannot raise its score before it executes, because this process is not dumpable and its
@@ -143,6 +159,7 @@ fn pipes(split: bool) -> io::Result<Pipes> {
 fn feed(pipe: OwnedFd, input: Input) -> io::Result<(Option<OwnedFd>, Option<Vec<u8>>)> {
     let text = match input {
         Input::Open => return Ok((Some(pipe), None)),
+        Input::Given(_) => return Ok((None, None)),
         Input::Text(text) => text,
     };
     let mut done = 0;

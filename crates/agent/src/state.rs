@@ -2,9 +2,11 @@
 
 use crate::children::Children;
 use crate::env::Env;
+use crate::interpreter::Contexts;
 use crate::lsp::Registry;
 use crate::metrics::Usage;
 use crate::passwd::User;
+use crate::pty::Ptys;
 use crate::telemetry::Telemetry;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -23,6 +25,8 @@ pub struct Agent {
     pub(crate) usage: Usage,
     pub(crate) telemetry: Telemetry,
     pub(crate) lsp: Registry,
+    pub(crate) ptys: Ptys,
+    pub(crate) contexts: Contexts,
 }
 
 /// How handlers see it.
@@ -38,8 +42,19 @@ impl Agent {
         cgroups: Vec<OwnedFd>,
         usage: Usage,
     ) -> Self {
-        let children = Children::default();
-        let (telemetry, lsp) = (Telemetry::default(), Registry::default());
-        Self { user, home, workdir, env, entrypoint, cgroups, children, usage, telemetry, lsp }
+        Self {
+            user,
+            home,
+            workdir,
+            env,
+            entrypoint,
+            cgroups,
+            children: Children::default(),
+            usage,
+            telemetry: Telemetry::default(),
+            lsp: Registry::default(),
+            ptys: Ptys::default(),
+            contexts: Contexts::default(),
+        }
     }
 }

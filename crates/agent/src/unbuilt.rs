@@ -44,17 +44,6 @@ const OPERATIONS: &[(&str, &str)] = &[
     ("POST", "/computeruse/start"),
     ("GET", "/computeruse/status"),
     ("POST", "/computeruse/stop"),
-    ("GET", "/process/interpreter/context"),
-    ("POST", "/process/interpreter/context"),
-    ("DELETE", "/process/interpreter/context/*"),
-    ("GET", "/process/interpreter/execute"),
-    ("GET", "/process/pty"),
-    ("POST", "/process/pty"),
-    ("GET", "/process/pty/create-connect"),
-    ("GET", "/process/pty/*"),
-    ("DELETE", "/process/pty/*"),
-    ("GET", "/process/pty/*/connect"),
-    ("POST", "/process/pty/*/resize"),
     ("GET", "/process/session"),
     ("POST", "/process/session"),
     ("GET", "/process/session/entrypoint"),
@@ -102,7 +91,7 @@ mod tests {
     #[test]
     fn patterns() {
         assert!(find("GET", "/process/session/abc/command/x/logs").is_some());
-        assert!(find("POST", "/process/pty/create-connect").is_none());
-        assert!(find("GET", "/process/pty/").is_none() && find("GET", "/nope").is_none());
+        assert!(find("POST", "/computeruse/display/info").is_none());
+        assert!(find("GET", "/computeruse/recordings/").is_none() && find("GET", "/nope").is_none());
     }
 }

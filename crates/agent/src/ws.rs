@@ -4,7 +4,7 @@
 
 mod queue;
 
-pub use queue::{Gone, Outgoing, Refused};
+pub use queue::{Outgoing, Refused};
 
 use crate::error::Failure;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -20,8 +20,10 @@ use tokio::time::timeout;
 
 /// Both buffers of a connection; larger messages make them larger.
 const BUFFER_BYTES: usize = 4 << 10;
-/// For a client to take our closing, and again to answer it.
-const FAREWELL_SECONDS_MAX: u64 = 5;
+/// For a client to take our closing.
+const CLOSING_LIMIT: Duration = Duration::from_secs(30);
+/// For a client to answer it.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 /// What a close frame holds after its code.
 const REASON_BYTES_MAX: usize = 123;
 /// Of a message that is over the limit, this much more is read so that the client gets told why it is closed.
@@ -165,9 +167,8 @@ fn halves(socket: WebSocket, limits: Limits) -> (Incoming, Outgoing) {
         }
         if let Some((code, reason)) = queue.farewell() {
             let close = Message::Close(Some(CloseFrame { code, reason: fitting(&reason).into() }));
-            let limit = Duration::from_secs(FAREWELL_SECONDS_MAX);
-            if timeout(limit, sink.send(close)).await.is_ok_and(|r| r.is_ok()) {
-                queue.said_farewell(limit);
+            if timeout(CLOSING_LIMIT, sink.send(close)).await.is_ok_and(|r| r.is_ok()) {
+                queue.said_farewell(FAREWELL_LIMIT);
             }
         }
     });

@@ -74,7 +74,12 @@ impl Queue {
         if state.ending.is_none() {
             state.ending = Some((code, reason.to_owned()));
         }
-        state.cut |= cut;
+        if cut {
+            state.cut = true;
+            let dropped = state.waiting.drain(..).map(|m| length(&m)).sum();
+            Self::uncount(state, dropped);
+            state.waiting = VecDeque::new();
+        }
         self.filled.notify_one();
         self.drained.notify_waiters();
     }

@@ -3,6 +3,7 @@
 
 pub mod git_server;
 pub mod language_servers;
+pub mod ws;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

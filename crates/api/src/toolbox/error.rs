@@ -48,6 +48,7 @@ pub enum DaemonErrorCode {
     RequestTimeout,
     ProcessExecutionTimeout,
     ProcessNotFound,
+    SessionEnded,
 }
 
 impl DaemonErrorCode {
@@ -77,6 +78,7 @@ impl DaemonErrorCode {
             Self::RequestTimeout => (408, "REQUEST_TIMEOUT"),
             Self::ProcessExecutionTimeout => (408, "PROCESS_EXECUTION_TIMEOUT"),
             Self::ProcessNotFound => (404, "PROCESS_NOT_FOUND"),
+            Self::SessionEnded => (410, "SESSION_ENDED"),
         }
     }
 

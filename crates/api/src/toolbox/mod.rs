@@ -7,15 +7,19 @@ mod error;
 mod files;
 mod git;
 mod info;
+mod interpreter;
 mod lsp;
 mod process;
+mod pty;
 
 pub use error::{DaemonErrorCode, ERROR_SOURCE, ErrorBody};
 pub use files::*;
 pub use git::*;
 pub use info::*;
+pub use interpreter::*;
 pub use lsp::*;
 pub use process::*;
+pub use pty::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,0 +1,143 @@
+//! All processes that come from one command or shell, to end them together: its session and group, whatever descends from
+//! them, and whoever carries the tag it was given in its environment, which finds daemons that have left all of these.
+//!
+//! What hides on purpose (a new session *and* an emptied environment, after its parents are gone) is not found; it stays
+//! under the sandbox's limits and ends with the sandbox.
+
+use crate::stat::{Stat, parse_stat};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::time::Duration;
+
+/// Between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(5);
+/// Looking again begins quickly and slows down.
+const LOOK_FIRST: Duration = Duration::from_millis(2);
+const LOOK_MAX: Duration = Duration::from_millis(100);
+/// SIGKILL is repeated while new ones appear; what is left then cannot be killed by this user.
+const KILL_ROUNDS_MAX: usize = 100;
+const STAT_BYTES_MAX: u64 = 4 << 10;
+const ENVIRONMENT_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Clone, Debug)]
+pub struct Family {
+    leader: i32,
+    /// When the leader began; the number may belong to somebody else later.
+    began: Option<u64>,
+    /// `VARIABLE=tag` as it stands in an environment.
+    mark: Vec<u8>,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let mut text = Vec::new();
+    File::open(format!("/proc/{pid}/stat")).ok()?.take(STAT_BYTES_MAX).read_to_end(&mut text).ok()?;
+    parse_stat(&text)
+}
+
+impl Family {
+    pub const VARIABLE: &str = "INFIELD_FAMILY";
+
+    /// Of a process that was started with this tag in [`Self::VARIABLE`] and leads its session.
+    pub fn new(leader: i32, tag: String) -> Self {
+        let began = stat(leader).map(|s| s.began);
+        Self { leader, began, mark: format!("{}={tag}", Self::VARIABLE).into_bytes() }
+    }
+
+    /// Living members with the moment they began. Reads all of `/proc`.
+    fn members(&self) -> Vec<(i32, u64)> {
+        let Ok(dir) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let pids = dir.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+        let all: HashMap<i32, Stat> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
+        let reused = all.get(&self.leader).is_some_and(|s| self.began.is_some_and(|b| b != s.began));
+        let own = i32::try_from(std::process::id()).unwrap_or(1);
+        let mut known = HashMap::new();
+        for (&pid, stat) in &all {
+            let near = !reused && (stat.session == self.leader || stat.group == self.leader || pid == self.leader);
+            known.insert(pid, pid != own && pid != 1 && (near || self.carries_mark(pid)));
+        }
+        let mut found: Vec<i32> = known.iter().filter(|(_, member)| **member).map(|(pid, _)| *pid).collect();
+        let mut at = 0;
+        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+        for (&pid, stat) in &all {
+            children.entry(stat.parent).or_default().push(pid);
+        }
+        while let Some(&parent) = found.get(at) {
+            at += 1;
+            for &child in children.get(&parent).into_iter().flatten() {
+                if known.insert(child, true) == Some(false) {
+                    found.push(child);
+                }
+            }
+        }
+        let living = |pid: &i32| all.get(pid).filter(|s| !matches!(s.state, b'Z' | b'X')).map(|s| (*pid, s.began));
+        found.iter().filter_map(living).collect()
+    }
+
+    fn carries_mark(&self, pid: i32) -> bool {
+        let mut text = Vec::new();
+        let read = File::open(format!("/proc/{pid}/environ"))
+            .and_then(|f| f.take(ENVIRONMENT_BYTES_MAX).read_to_end(&mut text));
+        read.is_ok() && text.split(|b| *b == 0).any(|word| word == self.mark)
+    }
+
+    /// Signals every member; answers whether there was any.
+    fn signal(&self, signals: &[Signal]) -> bool {
+        let members = self.members();
+        for &(pid, began) in &members {
+            let Some(number) = Pid::from_raw(pid) else { continue };
+            let Ok(process) = pidfd_open(number, PidfdFlags::empty()) else { continue };
+            // The number could have changed hands since; through the descriptor it cannot any more.
+            if stat(pid).is_some_and(|s| s.began == began) {
+                for &signal in signals {
+                    let _ = pidfd_send_signal(&process, signal);
+                }
+            }
+        }
+        !members.is_empty()
+    }
+
+    /// Ends them all: politely, then by force. Returns when none is left, or none that can be killed.
+    pub async fn end(&self) {
+        if !self.look(&[Signal::TERM, Signal::CONT]).await {
+            return;
+        }
+        let (mut waited, mut pause) = (Duration::ZERO, LOOK_FIRST);
+        while waited < GRACE {
+            tokio::time::sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(LOOK_MAX);
+            if !self.look(&[]).await {
+                return;
+            }
+        }
+        self.kill().await;
+    }
+
+    /// Ends them all at once.
+    pub async fn kill(&self) {
+        for _ in 0..KILL_ROUNDS_MAX {
+            if !self.look(&[Signal::KILL]).await {
+                return;
+            }
+            tokio::time::sleep(LOOK_FIRST).await;
+        }
+    }
+
+    async fn look(&self, signals: &'static [Signal]) -> bool {
+        let family = self.clone();
+        tokio::task::spawn_blocking(move || family.signal(signals)).await.unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_a_beginning() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(stat(own).unwrap().began > 0);
+    }
+}
