@@ -63,8 +63,17 @@ pub mod path;
 pub mod query_pairs;
 #[path = "../../crates/agent/src/files/range.rs"]
 pub mod range;
+/// The pure parts of sessions.
+#[path = "../../crates/agent/src/session"]
+pub mod session {
+    pub mod control;
+    pub mod frames;
+    pub mod version;
+}
 #[path = "../../crates/agent/src/shell.rs"]
 pub mod shell;
+#[path = "../../crates/agent/src/stat.rs"]
+pub mod stat;
 
 /// What language servers print.
 #[path = "../../crates/agent/src/lsp"]

@@ -12,7 +12,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 /// Commands die before the agent when memory runs out.
-const OOM_SCORE_ADJ: i16 = 500;
+pub const OOM_SCORE_ADJ: i16 = 500;
 
 /// What to run.
 pub struct Launch {
@@ -135,7 +135,7 @@ pub fn start(
 
 /// A child of a non-root agent cannot raise its score before it executes, because this process is not dumpable and its
 /// /proc files belong to root. A program that already ended or changed its user needs it no more.
-fn raise_oom_score(pid: i32) {
+pub fn raise_oom_score(pid: i32) {
     let file = std::fs::File::options().write(true).open(format!("/proc/{pid}/oom_score_adj"));
     let _ = file.and_then(|mut f| f.write_all(OOM_SCORE_ADJ.to_string().as_bytes()));
 }

@@ -31,6 +31,7 @@ mod query_pairs;
 mod routes;
 mod sdk;
 mod serve;
+mod session;
 mod shell;
 mod small_file;
 mod stat;

@@ -1,7 +1,9 @@
 //! The map of the toolbox: every path on one page. Paths of the contract that are missing here stand in `unbuilt.rs`.
 
 use crate::state::Shared;
-use crate::{code_run, execute, files, git, info, interpreter, lsp, metrics, port, proxy, pty, stream, unbuilt};
+use crate::{
+    code_run, execute, files, git, info, interpreter, lsp, metrics, port, proxy, pty, session, stream, unbuilt,
+};
 use axum::Router;
 use axum::routing::{any, get, post};
 
@@ -33,6 +35,7 @@ pub fn router(agent: Shared) -> Router {
         .merge(ports)
         .merge(pty::routes())
         .merge(interpreter::routes())
+        .merge(session::routes())
         .fallback(unbuilt::fallback)
         .method_not_allowed_fallback(unbuilt::fallback)
         .with_state(agent)

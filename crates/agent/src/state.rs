@@ -7,6 +7,7 @@ use crate::lsp::Registry;
 use crate::metrics::Usage;
 use crate::passwd::User;
 use crate::pty::Ptys;
+use crate::session::Sessions;
 use crate::telemetry::Telemetry;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub struct Agent {
     /// A child writes `0` to each to get under the limits for commands.
     pub(crate) cgroups: Vec<OwnedFd>,
     pub(crate) children: Children,
+    pub(crate) sessions: Sessions,
     pub(crate) usage: Usage,
     pub(crate) telemetry: Telemetry,
     pub(crate) lsp: Registry,
@@ -50,6 +52,7 @@ impl Agent {
             entrypoint,
             cgroups,
             children: Children::default(),
+            sessions: Sessions::default(),
             usage,
             telemetry: Telemetry::default(),
             lsp: Registry::default(),

@@ -19,9 +19,9 @@ fn versions_directories_and_unknown_paths() {
     let unknown = agent.get("/nope");
     assert_eq!((unknown.status, unknown.header("content-type")), (404, Some("text/plain; charset=utf-8")));
     assert_eq!(agent.get("/process/execute").status, 404, "a wrong method is an unknown path");
-    let unbuilt = agent.get("/process/session/x");
+    let unbuilt = agent.get("/computeruse/status");
     assert_eq!(unbuilt.status, 501);
-    assert!(unbuilt.json()["message"].as_str().unwrap().contains("/process/session"));
+    assert!(unbuilt.json()["message"].as_str().unwrap().contains("/computeruse/status"));
     assert_eq!(unbuilt.code(), "");
 }
 

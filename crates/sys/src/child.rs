@@ -36,9 +36,21 @@ pub struct Spec<'a> {
 pub enum Group {
     /// A process group of its own in the caller's session.
     New,
+    /// A session of its own without a terminal.
+    Session,
     /// A session of its own with stdin as the controlling terminal.
     Terminal,
 }
+
+/// Further descriptors of the child, at consecutive numbers from `first` (above stderr) on.
+#[derive(Clone, Copy, Default)]
+pub struct Extra<'a> {
+    pub first: i32,
+    pub fds: &'a [BorrowedFd<'a>],
+}
+
+/// What [`Extra`] may name.
+const EXTRA_FDS_MAX: usize = 8;
 
 /// A started child. The pidfd is readable when it has ended; it still has to be waited for.
 #[derive(Debug)]
@@ -97,19 +109,34 @@ struct Plan {
     cgroups_len: usize,
     oom: *const u8,
     oom_len: usize,
-    terminal: bool,
+    group: Group,
+    extra_first: c_int,
+    extra: [RawFd; EXTRA_FDS_MAX],
+    extra_len: usize,
     failed_step: Step,
     failed_errno: c_int,
 }
 
 /// Starts a program. Returns when it has been executed or has failed to be.
 pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
+    spawn_with(spec, Extra::default())
+}
+
+/// Like [`spawn`], with more descriptors than the standard three.
+pub fn spawn_with(spec: &Spec<'_>, extra: Extra<'_>) -> Result<Spawned, SpawnError> {
     let invalid = |why: &str| SpawnError {
         step: Step::Exec,
         source: io::Error::new(io::ErrorKind::InvalidInput, why.to_owned()),
     };
     if spec.programs.is_empty() || spec.argv.is_empty() {
         return Err(invalid("no program given"));
+    }
+    if extra.fds.len() > EXTRA_FDS_MAX || (!extra.fds.is_empty() && extra.first < 3) {
+        return Err(invalid("too many extra descriptors, or at the numbers of the standard ones"));
+    }
+    let mut extra_fds = [-1; EXTRA_FDS_MAX];
+    for (to, fd) in extra_fds.iter_mut().zip(extra.fds) {
+        *to = fd.as_raw_fd();
     }
     let programs = pointers(spec.programs);
     let argv = pointers(spec.argv);
@@ -126,7 +153,10 @@ pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
         cgroups_len: cgroups.len(),
         oom: oom.as_ptr(),
         oom_len: oom.len(),
-        terminal: spec.group == Group::Terminal,
+        group: spec.group,
+        extra_first: extra.first,
+        extra: extra_fds,
+        extra_len: extra.fds.len(),
         failed_step: Step::Clone,
         failed_errno: 0,
     };
@@ -198,7 +228,7 @@ extern "C" fn run_child(arg: *mut c_void) -> c_int {
 }
 
 /// Returns only when a step failed, with errno set.
-fn child_steps(plan: &Plan) -> Step {
+fn child_steps(plan: &mut Plan) -> Step {
     // SAFETY: every pointer in `plan` was made from live data of the sleeping parent (NULL-terminated vectors, slices with
     // their lengths); all calls are async-signal-safe and act on this process only.
     unsafe {
@@ -210,17 +240,17 @@ fn child_steps(plan: &Plan) -> Step {
         if plan.oom_len > 0 {
             raise_oom_score(plan);
         }
-        let grouped = if plan.terminal { libc::setsid() } else { libc::setpgid(0, 0) };
+        let grouped = if plan.group == Group::New { libc::setpgid(0, 0) } else { libc::setsid() };
         if grouped < 0 {
             return Step::Session;
         }
-        if !place_stdio(plan.stdio) {
+        if !lift_extra(plan) || !place_stdio(plan.stdio) || !place_extra(plan) {
             return Step::Stdio;
         }
-        if plan.terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+        if plan.group == Group::Terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
             return Step::Terminal;
         }
-        if libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) < 0 {
+        if !close_others(plan) {
             return Step::Stdio;
         }
         if !plan.cwd.is_null() && libc::chdir(plan.cwd) < 0 {
@@ -267,6 +297,52 @@ unsafe fn place_stdio(mut from: [RawFd; 3]) -> bool {
         }
     }
     true
+}
+
+/// Copies the extra descriptors above all numbers that are about to be filled.
+///
+/// # Safety
+/// Only to be called in a child with its own descriptor table.
+unsafe fn lift_extra(plan: &mut Plan) -> bool {
+    let above = plan.extra_first + EXTRA_FDS_MAX as c_int;
+    for fd in plan.extra.iter_mut().take(plan.extra_len) {
+        // SAFETY: a plain descriptor call on this process's own table.
+        *fd = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, above) };
+        if *fd < 0 {
+            return false;
+        }
+    }
+    true
+}
+
+/// Puts the lifted descriptors where they belong. What stdio was made of may lie there; it is not needed any more.
+///
+/// # Safety
+/// As for [`lift_extra`], after it.
+unsafe fn place_extra(plan: &Plan) -> bool {
+    for at in 0..plan.extra_len {
+        // SAFETY: a plain descriptor call on this process's own table.
+        if unsafe { libc::dup2(plan.extra[at], plan.extra_first + at as c_int) } < 0 {
+            return false;
+        }
+    }
+    true
+}
+
+/// Closes everything but stdio and the extra descriptors.
+///
+/// # Safety
+/// As for [`lift_extra`].
+unsafe fn close_others(plan: &Plan) -> bool {
+    let close = |from: u32, to: u32| {
+        // SAFETY: a plain descriptor call on this process's own table.
+        from > to || unsafe { libc::syscall(libc::SYS_close_range, from, to, 0u32) } >= 0
+    };
+    if plan.extra_len == 0 {
+        return close(3, u32::MAX);
+    }
+    let first = plan.extra_first as u32;
+    close(3, first - 1) && close(first + plan.extra_len as u32, u32::MAX)
 }
 
 /// Gives every signal its default action and unblocks all: a program expects SIGPIPE and SIGCHLD untouched.
@@ -358,6 +434,34 @@ mod tests {
         assert_eq!(lines[..3], ["b", "/tmp", "0 1 2 3 500"]);
         assert_eq!(lines[3], "own-group");
         assert_eq!(lines[4], "SigIgn:\t0000000000000000");
+    }
+
+    #[test]
+    fn extra_descriptors_stand_at_their_numbers() {
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let (programs, env) = (words(&["/bin/sh"]), words(&["A=b"]));
+        let argv = words(&["sh", "-c", "echo a >&6; echo b >&7; ls /proc/self/fd; ps -o sid= -p $$; echo $$"]);
+        let spec = Spec {
+            programs: &programs,
+            argv: &argv,
+            env: &env,
+            cwd: None,
+            stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+            cgroups: &[],
+            oom_score_adj: None,
+            group: Group::Session,
+        };
+        let fds = [writer.as_fd(), writer.as_fd()];
+        let child = spawn_with(&spec, Extra { first: 6, fds: &fds }).unwrap();
+        drop(writer);
+        let mut out = String::new();
+        reader.read_to_string(&mut out).unwrap();
+        // SAFETY: a null status pointer is allowed.
+        assert_eq!(unsafe { libc::waitpid(child.pid, ptr::null_mut(), 0) }, child.pid);
+        let lines: Vec<&str> = out.split_whitespace().collect();
+        assert_eq!(lines[..8], ["a", "b", "0", "1", "2", "3", "6", "7"]);
+        assert_eq!(lines[8], lines[9], "a session of its own");
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub enum DaemonErrorCode {
     ProcessExecutionTimeout,
     ProcessNotFound,
     SessionEnded,
+    CommandAlreadyCompleted,
 }
 
 impl DaemonErrorCode {
@@ -79,6 +80,7 @@ impl DaemonErrorCode {
             Self::ProcessExecutionTimeout => (408, "PROCESS_EXECUTION_TIMEOUT"),
             Self::ProcessNotFound => (404, "PROCESS_NOT_FOUND"),
             Self::SessionEnded => (410, "SESSION_ENDED"),
+            Self::CommandAlreadyCompleted => (410, "COMMAND_ALREADY_COMPLETED"),
         }
     }
 

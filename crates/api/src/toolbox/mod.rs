@@ -11,6 +11,7 @@ mod interpreter;
 mod lsp;
 mod process;
 mod pty;
+mod session;
 
 pub use error::{DaemonErrorCode, ERROR_SOURCE, ErrorBody};
 pub use files::*;
@@ -20,6 +21,7 @@ pub use interpreter::*;
 pub use lsp::*;
 pub use process::*;
 pub use pty::*;
+pub use session::*;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
