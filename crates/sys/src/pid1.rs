@@ -275,7 +275,7 @@ fn build_root(plan: &Plan<'_>, proc: RawFd, sys: RawFd) -> Result<(), Step> {
     ok(unsafe { libc::chdir(plan.new_root.as_ptr()) }, Step::Root)?;
     attach(proc, c"proc", Step::AttachProc)?;
     attach(plan.dev.as_raw_fd(), c"dev", Step::AttachDev)?;
-    let pts = c"newinstance,ptmxmode=0666,mode=0620,gid=5,max=256";
+    let pts = c"newinstance,ptmxmode=0666,mode=0620,gid=5,max=1024";
     mount(c"devpts", c"dev/pts", libc::MS_NOSUID | libc::MS_NOEXEC, Some(pts), Step::DevPts)?;
     mount(c"tmpfs", c"dev/shm", MS_SAFE, Some(c"mode=1777,size=65536k"), Step::Shm)?;
     mount(c"mqueue", c"dev/mqueue", MS_SAFE, None, Step::MessageQueue)?;
