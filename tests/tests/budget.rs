@@ -2,7 +2,6 @@
 //! `INFIELD_BIN=target/release/infield cargo test --release -p infield-tests --test budget -- --ignored --nocapture`.
 
 use infield_tests::{World, eventually, median};
-use serde_json::json;
 use std::{
     fs::File,
     io::{Read, Write},
@@ -174,7 +173,7 @@ fn exec_at_agent(socket: &Path) -> Duration {
 #[ignore = "a measurement; see the head of this file"]
 fn speed() {
     let world = World::new("speed");
-    let id = world.create(json!({ "cpu": 2, "memory": 4, "disk": 4 }))["id"].as_str().unwrap().to_owned();
+    let id = world.sandbox();
     let socket: PathBuf = world.data_dir.join("run/agents").join(format!("{id}.sock"));
     println!("{:<44} {:?}", "exec of `true` at the agent, median", exec_at_agent(&socket));
 

@@ -45,7 +45,7 @@ fn information_and_environment() {
 #[test]
 fn metrics_are_the_sandboxs_own() {
     let world = World::new("metrics");
-    let id = world.create(json!({ "cpu": 1, "memory": 1, "disk": 3 }))["id"].as_str().unwrap().to_owned();
+    let id = world.sandbox();
     let toolbox = world.toolbox(&id);
     let metrics = || toolbox.get("/system/metrics").expect(200).json();
     let first = metrics();

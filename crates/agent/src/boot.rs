@@ -35,6 +35,7 @@ impl std::error::Error for BootError {}
 
 /// Takes the inherited descriptors, becomes the user, enters the working directory. Call it first, from the only thread.
 pub fn prepare(config: AgentConfig) -> Result<Agent, BootError> {
+    infield_sys::process::forget_fault_handlers();
     let cgroups = config
         .user_cgroup_fds
         .iter()

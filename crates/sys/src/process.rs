@@ -18,6 +18,15 @@ pub fn ignore_child_signals() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
+/// Gives SIGSEGV and SIGBUS their default action again. Rust's own handlers only add a message to a fault, but a PID 1 with
+/// handlers gets those signals from its commands, and a few at once overflow the small stack they run on.
+pub fn forget_fault_handlers() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: SIG_DFL is a valid disposition for both.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Leaves the inherited session keyring for an empty one, so that children cannot search the host's keys.
 pub fn new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
