@@ -102,17 +102,15 @@ fn channel() -> io::Result<(UnixStream, OwnedFd)> {
 impl Worker {
     async fn hello(&mut self) -> Result<(), String> {
         self.channel.write_all(PROGRAM.as_bytes()).await.map_err(|e| e.to_string())?;
-        loop {
-            tokio::select! {
-                biased;
-                answer = next_answer(&mut self.channel, &mut self.answers) => match answer {
-                    Ok(Answer { kind: Kind::Ready, .. }) => return Ok(()),
-                    _ => return Err(self.last_words().await),
-                },
-                ended = &mut self.exit => {
-                    let code = ended.unwrap_or(Exit::Code(-1)).code();
-                    return Err(format!("python3 ended with exit code {code}: {}", self.last_words().await));
-                }
+        tokio::select! {
+            biased;
+            answer = next_answer(&mut self.channel, &mut self.answers) => match answer {
+                Ok(Answer { kind: Kind::Ready, .. }) => Ok(()),
+                _ => Err(self.last_words().await),
+            },
+            ended = &mut self.exit => {
+                let code = ended.unwrap_or(Exit::Code(-1)).code();
+                Err(format!("python3 ended with exit code {code}: {}", self.last_words().await))
             }
         }
     }
