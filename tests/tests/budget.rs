@@ -15,13 +15,14 @@ use std::{
 
 const BINARY_BYTES_MAX: u64 = 8 << 20;
 const IDLE_PSS_KIB_MAX: u64 = 2 << 10;
+const IDLE_SANDBOXES: u64 = 10;
 const PARALLEL: usize = 200;
 const EXECS: usize = 500;
 /// Through the sandbox's disk.
-const DISK_BYTES: usize = 512 << 20;
-/// Through its /dev/shm, which has 64 MiB.
-const MEMORY_BYTES: usize = 48 << 20;
-const TRANSFERS: usize = 8;
+const DISK_BYTES: usize = 256 << 20;
+/// Through its /dev/shm, which has 64 MiB: the old file and the new one must fit.
+const MEMORY_BYTES: usize = 24 << 20;
+const TRANSFERS: usize = 5;
 const PIECE_BYTES: usize = 256 << 10;
 
 /// The host's pid of a sandbox's agent: the PID 1 that sees this file.
@@ -48,16 +49,18 @@ fn pss_kib(pid: i32) -> u64 {
 #[test]
 fn the_agent_is_small_and_idles_small() {
     let world = World::new("small");
-    let id = world.sandbox();
-    let agent = agent_of(&world, &id);
-    let binary = std::fs::metadata(format!("/proc/{agent}/exe")).unwrap().len();
+    // Agents share their program's pages, so one alone would be charged for all of them.
+    let ids: Vec<String> = (0..IDLE_SANDBOXES).map(|_| world.sandbox()).collect();
+    let agents: Vec<i32> = ids.iter().map(|id| agent_of(&world, id)).collect();
+    let binary = std::fs::metadata(format!("/proc/{}/exe", agents[0])).unwrap().len();
     println!("the agent's program has {binary} bytes");
     assert!(binary <= BINARY_BYTES_MAX, "{binary} bytes");
-    assert_eq!(world.sh(&id, "echo used"), "used\n");
-    let last = eventually("it idles small", Duration::from_secs(60), || {
-        Some(pss_kib(agent)).filter(|pss| *pss <= IDLE_PSS_KIB_MAX)
+    let average = || agents.iter().map(|agent| pss_kib(*agent)).sum::<u64>() / IDLE_SANDBOXES;
+    println!("after two commands each an agent uses {} KiB", average());
+    let last = eventually("they idle small", Duration::from_secs(60), || {
+        Some(average()).filter(|pss| *pss <= IDLE_PSS_KIB_MAX)
     });
-    println!("it uses {last} KiB");
+    println!("an idle agent uses {last} KiB");
 }
 
 #[test]
