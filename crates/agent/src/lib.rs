@@ -47,5 +47,5 @@ pub mod testing;
 
 pub use boot::{BootError, prepare};
 pub use git::worker::{WORKER_ARGUMENT, run as run_git_worker};
-pub use serve::{serve, serve_boot_error};
+pub use serve::Server;
 pub use state::Agent;

@@ -7,7 +7,7 @@ use crate::{
 use axum::Router;
 use axum::routing::{any, get, post};
 
-pub fn router(agent: Shared) -> Router {
+pub fn table() -> Router<Shared> {
     let info = Router::new()
         .route("/version", get(info::version))
         .route("/user-home-dir", get(info::user_home_dir))
@@ -38,5 +38,4 @@ pub fn router(agent: Shared) -> Router {
         .merge(session::routes())
         .fallback(unbuilt::fallback)
         .method_not_allowed_fallback(unbuilt::fallback)
-        .with_state(agent)
 }

@@ -1,10 +1,10 @@
 //! The listening socket: accepts connections, gives each to hyper, and turns failures into error envelopes.
 
 use crate::error::Failure;
-use crate::state::Agent;
+use crate::state::{Agent, Shared};
 use crate::{entrypoint, routes, telemetry};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -13,13 +13,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::io;
-use std::os::unix::net::UnixListener as StdListener;
+use std::io::Write;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+const REHEARSAL: &[u8] =
+    b"POST / HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}";
 /// Also how long an unused connection stays open.
 const HEADER_READ_SECONDS_MAX: u64 = 70;
 /// File work and starts of commands; more wait their turn.
@@ -28,41 +31,67 @@ const BLOCKING_STACK_BYTES: usize = 256 << 10;
 /// After a failed accept (too many descriptors) the loop breathes before it tries again.
 const ACCEPT_RETRY_MILLISECONDS: u64 = 20;
 
+/// What serving needs and no sandbox's configuration changes, made before that is known. No thread begins before the
+/// process has become the sandbox's user: a current-thread runtime has none until its first blocking work.
+pub struct Server {
+    runtime: Runtime,
+    table: Router<Shared>,
+}
+
+impl Server {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { runtime: runtime()?, table: routes::table() })
+    }
+
+    /// Answers one request of its own. The pages, caches and allocations that takes are then there for the first real one.
+    pub fn rehearse(&self) -> io::Result<()> {
+        let (theirs, mut ours) = StdStream::pair()?;
+        ours.write_all(REHEARSAL)?;
+        theirs.set_nonblocking(true)?;
+        let router = Router::new().fallback(|body: Bytes| std::future::ready(body));
+        self.runtime.block_on(async {
+            connection(UnixStream::from_std(theirs)?, router).await;
+            Ok(())
+        })
+    }
+
+    /// Serves the toolbox until the process ends.
+    pub fn serve(self, listener: StdListener, agent: Agent) -> io::Result<()> {
+        let Self { runtime, table } = self;
+        runtime.block_on(async {
+            let agent = Arc::new(agent);
+            // The signal stream exists before the first child can.
+            let mut ended = signal(SignalKind::child())?;
+            let reaper = agent.clone();
+            tokio::spawn(async move {
+                loop {
+                    reaper.children.collect();
+                    if ended.recv().await.is_none() {
+                        return;
+                    }
+                }
+            });
+            // An endpoint that is no URL is told to whoever calls `/init`.
+            let _ = telemetry::begin(&agent, None);
+            entrypoint::start(&agent);
+            accept(listener, table.with_state(agent)).await
+        })
+    }
+
+    /// A sandbox that could not start answers every request with the reason.
+    pub fn serve_boot_error(self, listener: StdListener, why: &str) -> io::Result<()> {
+        let failure = Failure::plain(503, format!("this sandbox did not start: {why}"));
+        let router = Router::new().fallback(move || std::future::ready(failure.clone()));
+        self.runtime.block_on(accept(listener, router))
+    }
+}
+
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_stack_size(BLOCKING_STACK_BYTES)
         .build()
-}
-
-/// Serves the toolbox until the process ends.
-pub fn serve(listener: StdListener, agent: Agent) -> io::Result<()> {
-    runtime()?.block_on(async {
-        let agent = Arc::new(agent);
-        // The signal stream exists before the first child can.
-        let mut ended = signal(SignalKind::child())?;
-        let reaper = agent.clone();
-        tokio::spawn(async move {
-            loop {
-                reaper.children.collect();
-                if ended.recv().await.is_none() {
-                    return;
-                }
-            }
-        });
-        // An endpoint that is no URL is told to whoever calls `/init`.
-        let _ = telemetry::begin(&agent, None);
-        entrypoint::start(&agent);
-        accept(listener, routes::router(agent)).await
-    })
-}
-
-/// A sandbox that could not start answers every request with the reason.
-pub fn serve_boot_error(listener: StdListener, why: &str) -> io::Result<()> {
-    let failure = Failure::plain(503, format!("this sandbox did not start: {why}"));
-    let router = Router::new().fallback(move || std::future::ready(failure.clone()));
-    runtime()?.block_on(accept(listener, router))
 }
 
 async fn accept(listener: StdListener, router: Router) -> io::Result<()> {

@@ -14,7 +14,7 @@ use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::{Parts, SlotError, Slots};
 use crate::watch::Watch;
 use crate::zygote::{ZygoteError, Zygotes};
-use crate::{launch, recover, stop};
+use crate::{launch, recover, stop, warm};
 use infield_api::SandboxId;
 use infield_api::runner::*;
 use infield_sys::memfd;
@@ -29,6 +29,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::runtime::RuntimeFlavor;
 use tokio::sync::Semaphore;
 
 /// Launches beyond this many per zygote wait: more at a time only make each other slower.
@@ -54,7 +55,7 @@ pub struct EngineConfig {
     /// Size of a new disk pool; `None` = most of the free space.
     pub pool_bytes: Option<u64>,
     pub disk_backend: Backend,
-    /// Slots kept ready.
+    /// Slots kept ready, with a started sandbox of a lately used image in them where possible.
     pub slots_ready: usize,
     pub zygotes: usize,
     /// Group that may connect to the runner's and the agents' sockets; `None` = root only.
@@ -185,6 +186,7 @@ pub(crate) struct Inner {
     pub launches: Semaphore,
     pub watch: Watch,
     pub proven: Proven,
+    pub warm: warm::Pool,
     /// Held for the engine's life.
     _lock: File,
 }
@@ -217,6 +219,7 @@ impl Engine {
         let live = found.entries.iter().filter_map(|e| Some(e.live.as_ref()?.process.slot));
         let used: BTreeSet<u32> = live.chain(found.stuck).collect();
         let slots = Slots::open(parts, used, config.slots_ready);
+        let warm = warm::Pool::new(if disk.can_rename() { config.slots_ready } else { 0 });
         let launches = Semaphore::new(config.zygotes.max(1) * LAUNCHES_PER_ZYGOTE);
         let runtime = tokio::runtime::Handle::current();
         let watch = Watch::new().map_err(EngineError::Thread)?;
@@ -233,20 +236,23 @@ impl Engine {
             launches,
             watch,
             proven: Proven::default(),
+            warm,
             _lock: lock,
         });
         for entry in found.entries {
             inner.adopt(entry);
         }
         inner.slots.start_background().map_err(EngineError::Thread)?;
+        warm::Pool::start_background(&inner).map_err(EngineError::Thread)?;
         let weak = Arc::downgrade(&inner);
         let watcher = std::thread::Builder::new().name("agent-watch".to_owned());
         watcher.spawn(move || Watch::run(&weak)).map_err(EngineError::Thread)?;
         Ok((Self(inner), found.report))
     }
 
-    /// Takes down the slots made ahead. Sandboxes go on; whoever opens the data directory next adopts them.
+    /// Takes down the slots and sandboxes made ahead. Sandboxes go on; whoever opens the data directory next adopts them.
     pub fn close(&self) {
+        self.0.warm.close(&self.0);
         self.0.slots.close();
         if self.0.all().iter().any(|s| s.entry().live.is_some()) {
             return;
@@ -276,8 +282,10 @@ impl Engine {
 
     /// Collects image layers nobody uses.
     pub fn collect_images(&self) -> Result<(), RunnerError> {
-        let in_use: HashSet<String> =
-            self.0.all().iter().filter_map(|s| Some(s.entry().record.as_ref()?.image_id.clone())).collect();
+        self.0.warm.forget(&self.0, |id| self.0.images.resolve(id).is_ok());
+        let of_sandboxes = self.0.all();
+        let of_sandboxes = of_sandboxes.iter().filter_map(|s| Some(s.entry().record.as_ref()?.image_id.clone()));
+        let in_use: HashSet<String> = of_sandboxes.chain(self.0.warm.images()).collect();
         self.0.images.gc(&in_use).map(drop).map_err(RunnerError::from)
     }
 
@@ -295,7 +303,12 @@ impl Engine {
     async fn launch(&self, spec: SandboxSpec, must_exist: bool) -> Result<Running, RunnerError> {
         let closed = |_| RunnerError::new(RunnerErrorKind::Unavailable, "the runner is stopping");
         let _permit = self.0.launches.acquire().await.map_err(closed)?;
-        self.blocking(move |inner| launch::launch(inner, spec, must_exist)).await
+        let work = move |inner: &Arc<Inner>| launch::launch(inner, spec, must_exist);
+        match self.0.runtime.runtime_flavor() {
+            // On this thread: to wake another one takes a good part of the time a sandbox that was kept ready takes.
+            RuntimeFlavor::MultiThread => tokio::task::block_in_place(|| work(&self.0)),
+            _ => self.blocking(work).await,
+        }
     }
 
     fn observed(&self, id: SandboxId) -> Result<Observed, RunnerError> {
@@ -323,6 +336,11 @@ impl Inner {
 
     pub(crate) fn socket_path(&self, id: SandboxId) -> PathBuf {
         socket_path(&self.config, id)
+    }
+
+    /// The socket of an agent that has no sandbox id yet.
+    pub(crate) fn agent_socket(&self, name: &str) -> PathBuf {
+        agent_socket(&self.config, name)
     }
 
     fn adopt(self: &Arc<Self>, entry: Entry) {
@@ -367,7 +385,11 @@ impl Inner {
 }
 
 pub(crate) fn socket_path(config: &EngineConfig, id: SandboxId) -> PathBuf {
-    config.run_dir().join(AGENT_SOCKET_DIR).join(format!("{id}.sock"))
+    agent_socket(config, &id.to_string())
+}
+
+fn agent_socket(config: &EngineConfig, name: &str) -> PathBuf {
+    config.run_dir().join(AGENT_SOCKET_DIR).join(format!("{name}.sock"))
 }
 
 pub(crate) fn not_found(id: SandboxId) -> RunnerError {

@@ -1,27 +1,18 @@
 //! Making a sandbox run: the steps of `create` and `start` in their order, measured, each undone when a later one fails.
 
-use crate::cgroup::Limits;
-use crate::disk::OwnUsage;
-use crate::engine::{Entry, Inner, Live, Sandbox, not_found, share};
+use crate::assemble::{Phases, Shape, Site, agent_config, assemble};
+use crate::engine::{Entry, Inner, Live, Sandbox, not_found};
 use crate::error::{chain, internal};
 use crate::image::Image;
 use crate::probe::NoAnswer;
 use crate::proven::Kind;
-use crate::record::{Process, RECORD_VERSION, Record, State};
-use crate::slot::{Slot, first_id};
-use crate::zygote::{Start, StartFds};
-use crate::{probe, rootfs, stop};
+use crate::record::{RECORD_VERSION, Record, State};
+use crate::slot::Slot;
+use crate::{probe, rootfs, stop, warm};
 use infield_api::SandboxId;
 use infield_api::runner::*;
-use infield_api::toolbox::{AGENT_GENERATION, AgentConfig, UsageConfig};
-use infield_sys::{memfd, pidfd};
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
+use infield_sys::memfd;
 use std::sync::Arc;
-use std::time::Instant;
 
 const CPU_CORES_MAX: u32 = 1024;
 const MEMORY_MIB_MIN: u64 = 16;
@@ -31,33 +22,7 @@ const DISK_MIB_MAX: u64 = 1 << 30;
 /// Environment of one sandbox, names and values together.
 const ENV_BYTES_MAX: usize = 1 << 20;
 const NAME_BYTES_MAX: usize = 1024;
-/// Where the agent expects its parts: descriptors from 3 up in this order.
-const INHERITED_AGENT: usize = 1;
-const INHERITED_CGROUPS_FROM: i32 = 6;
 const MIB: u64 = 1 << 20;
-const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Where the time went.
-struct Phases {
-    list: Vec<Phase>,
-    last: Instant,
-}
-
-impl Phases {
-    fn begin() -> Self {
-        Self { list: Vec::new(), last: Instant::now() }
-    }
-
-    fn mark(&mut self, name: &str) {
-        let now = Instant::now();
-        self.add(name, (now - self.last).as_micros() as u64);
-        self.last = now;
-    }
-
-    fn add(&mut self, name: &str, duration_us: u64) {
-        self.list.push(Phase { name: name.to_owned(), duration_us });
-    }
-}
 
 /// `create` (`must_exist` false) and `start`. One that runs already is only asked whether it answers.
 pub(crate) fn launch(inner: &Arc<Inner>, spec: SandboxSpec, must_exist: bool) -> Result<Running, RunnerError> {
@@ -149,14 +114,19 @@ fn create(inner: &Arc<Inner>, entry: &mut Entry, spec: SandboxSpec) -> Result<Ru
     let mut phases = Phases::begin();
     let image = inner.images.resolve(&spec.image)?;
     phases.mark("image");
+    let id = spec.id;
+    if let Some((record, live, agent_version)) = warm::claim(inner, &spec, &image, &mut phases) {
+        let ip = Some(inner.slots.parts.net.address(live.process.slot));
+        inner.watch(id, &live);
+        *entry = Entry { record: Some(record), live: Some(live) };
+        return Ok(Running { ip, agent_version, phases: phases.list });
+    }
     let slot = inner.slots.take()?;
     phases.mark("slot");
     let number = slot.number;
-    let id = spec.id;
     let state = State::Creating { slot: number };
     let mut record = Record { version: RECORD_VERSION, spec, image_id: image.id.clone(), state };
-    let mut work = Work { inner, image: &image, phases: &mut phases, fresh: true };
-    let ran = inner.records.save(&record).map_err(|e| internal(&e)).and_then(|()| work.run(&mut record, slot));
+    let ran = run(inner, &image, &mut record, slot, true, &mut phases);
     match ran {
         Ok((live, agent_version)) => {
             let ip = Some(inner.slots.parts.net.address(number));
@@ -211,8 +181,7 @@ fn try_start(inner: &Arc<Inner>, former: &Record, spec: SandboxSpec) -> Result<(
     let number = slot.number;
     let state = State::Starting { slot: number };
     let mut record = Record { version: RECORD_VERSION, spec, image_id: former.image_id.clone(), state };
-    let mut work = Work { inner, image: &image, phases: &mut phases, fresh: false };
-    let ran = inner.records.save(&record).map_err(|e| internal(&e)).and_then(|()| work.run(&mut record, slot));
+    let ran = run(inner, &image, &mut record, slot, false, &mut phases);
     let (live, agent_version) = ran.inspect_err(|_| undo(inner, number, id))?;
     let ip = Some(inner.slots.parts.net.address(number));
     Ok((record, live, Running { ip, agent_version, phases: phases.list }))
@@ -225,168 +194,51 @@ fn undo(inner: &Inner, slot: u32, id: SandboxId) {
     stop::remove_socket(&inner.socket_path(id));
 }
 
-struct Work<'a> {
-    inner: &'a Inner,
-    image: &'a Image,
-    phases: &'a mut Phases,
-    /// The disk is still to be made.
+/// From a slot to an answering agent. The record reaches the disk before anything is made.
+fn run(
+    inner: &Inner,
+    image: &Image,
+    record: &mut Record,
+    slot: Slot,
     fresh: bool,
-}
-
-impl Work<'_> {
-    /// From a slot and a saved record to an answering agent.
-    fn run(&mut self, record: &mut Record, mut slot: Slot) -> Result<(Live, String), RunnerError> {
-        let spec = &record.spec;
-        let id = spec.id;
-        self.phases.mark("record");
-        let hostname = rootfs::hostname(&spec.name);
-        let root = self.make_root(spec, &slot, &hostname)?;
-        let limits = Limits { cpu_cores: spec.cpu, memory_bytes: spec.memory_mib * MIB };
-        let parts = &self.inner.slots.parts;
-        parts.limit(&mut slot, limits)?;
-        if spec.network_block_all {
-            parts.net.set_blocked(slot.number, true).map_err(|e| internal(&e))?;
-        }
-        self.phases.mark("limits");
-        let socket = self.inner.socket_path(id);
-        let listener = listen(&socket, self.inner.config.socket_group).map_err(|source| {
-            RunnerError::new(
-                RunnerErrorKind::Internal,
-                format!("{}: cannot listen for the agent: {source}", socket.display()),
-            )
-        })?;
-        let kind = Kind { image_id: self.image.id.clone(), user: spec.user.clone() };
-        // What a sandbox's owner did to its files can keep an agent from beginning, so only fresh ones are trusted.
-        let proven = if self.fresh { self.inner.proven.version(&kind) } else { None };
-        // The question waits in the socket's queue until the agent accepts: nothing polls for readiness.
-        let question = match proven {
-            Some(_) => None,
-            None => Some(probe::ask(&socket).map_err(|e| no_answer(id, e.into()))?),
-        };
-        self.phases.mark("socket");
-        let (mut live, netns) = self.start(spec, slot, &root, &listener, hostname)?;
-        // From here on the agent holds the only listening end: when it dies, the question fails at once.
-        drop(listener);
-        drop(root);
-        live.netns = Some(netns);
-        record.state = State::Running(live.process.clone());
-        self.inner.records.save(record).map_err(|e| internal(&e))?;
-        self.phases.mark("record2");
-        let agent_version = match question {
-            None => proven.unwrap_or_default(),
-            Some(question) => {
-                let version = question.answer().map_err(|e| no_answer(id, e))?;
-                self.inner.proven.note(kind, &version);
-                version
-            }
-        };
-        self.phases.mark("agent");
-        Ok((live, agent_version))
-    }
-
-    fn make_root(&mut self, spec: &SandboxSpec, slot: &Slot, hostname: &str) -> Result<OwnedFd, RunnerError> {
-        let (inner, id) = (self.inner, spec.id.to_string());
-        let disk = match self.fresh {
-            true => inner.disk.create(&id, spec.disk_mib * MIB)?,
-            false => inner.disk.path(&id),
-        };
-        let net = &inner.slots.parts.net;
-        let (address, resolv_conf) = (net.address(slot.number), net.resolv_conf());
-        let identity = rootfs::Identity { hostname, address, resolv_conf: &resolv_conf };
-        rootfs::prepare_disk(&disk, &self.image.layers, &identity, self.fresh).map_err(|e| internal(&e))?;
-        self.phases.mark("disk");
-        let root = rootfs::mount(&self.image.layers, &disk, slot.userns.as_fd(), first_id(slot.number));
-        self.phases.mark("overlay");
-        root.map_err(|e| internal(&e))
-    }
-
-    fn start(
-        &mut self,
-        spec: &SandboxSpec,
-        slot: Slot,
-        root: &OwnedFd,
-        listener: &UnixListener,
-        hostname: String,
-    ) -> Result<(Live, OwnedFd), RunnerError> {
-        let inner = self.inner;
-        let disk = inner.disk.own_usage(&spec.id.to_string());
-        let config = agent_config(spec, self.image, slot.join.user.len(), &disk);
-        let text = serde_json::to_vec(&config).map_err(|e| internal(&e))?;
-        let config = memfd::sealed_message(c"infield-config", &text).map_err(|e| internal(&e))?;
-        let mut inherited = vec![listener.as_fd(), inner.agent.as_fd(), config.as_fd()];
-        inherited.extend(slot.join.user.iter().chain(&slot.join.usage).map(AsFd::as_fd));
-        if let OwnUsage::File(file) = &disk {
-            inherited.push(file.as_fd());
-        }
-        let cgroups: Vec<_> = slot.join.agent.iter().map(AsFd::as_fd).collect();
-        let fds = StartFds {
-            netns: slot.netns.as_fd(),
-            userns: slot.userns.as_fd(),
-            root: root.as_fd(),
-            cgroups: &cgroups,
-            inherited: &inherited,
-        };
-        self.phases.mark("prepare");
-        let start = Start { hostname, program: INHERITED_AGENT };
-        let (started, pidfd) = inner
-            .slots
-            .parts
-            .zygotes
-            .start(&start, &fds)
-            .map_err(|e| RunnerError::from(crate::slot::SlotError::from(e)))?;
-        self.phases.mark("zygote");
-        for (name, us) in started.phases {
-            self.phases.add(&format!("zygote.{name}"), us.into());
-        }
-        let start_time = pidfd::start_time(started.pid).map_err(|e| internal(&e))?;
-        let process = Process { slot: slot.number, pid: started.pid, start_time, boot_id: inner.boot_id.clone() };
-        Ok((Live { process, pidfd: Arc::new(pidfd), netns: None }, slot.netns))
-    }
-}
-
-fn agent_config(spec: &SandboxSpec, image: &Image, cgroup_files: usize, disk: &OwnUsage) -> AgentConfig {
-    let mut env = std::collections::BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
-    let from_image = image.config.env.iter().filter_map(|pair| pair.split_once('='));
-    env.extend(from_image.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    env.extend(spec.env.clone());
-    let entrypoint = match spec.entrypoint.is_empty() {
-        true => image.config.entrypoint.iter().chain(&image.config.cmd).cloned().collect(),
-        false => spec.entrypoint.clone(),
+    phases: &mut Phases,
+) -> Result<(Live, String), RunnerError> {
+    inner.records.save(record).map_err(|e| internal(&e))?;
+    phases.mark("record");
+    let spec = &record.spec;
+    let config = |inherited: &_| {
+        let text = agent_config(spec, image, inherited)?;
+        memfd::sealed_message(c"infield-config", &text).map_err(|e| internal(&e))
     };
-    AgentConfig {
-        generation: AGENT_GENERATION,
-        sandbox_id: spec.id.to_string(),
-        user: spec.user.clone().or_else(|| image.config.user.clone()),
-        env,
-        workdir: image.config.workdir.clone(),
-        entrypoint,
-        user_cgroup_fds: (0..cgroup_files as i32).map(|i| INHERITED_CGROUPS_FROM + i).collect(),
-        usage: usage_config(spec, INHERITED_CGROUPS_FROM + cgroup_files as i32, disk),
-    }
+    let site = Site {
+        disk: &spec.id.to_string(),
+        socket: &inner.socket_path(spec.id),
+        hostname: rootfs::hostname(&spec.name),
+        shape: Shape::of(spec),
+        network_block_all: spec.network_block_all,
+        fresh,
+    };
+    let (live, _) = assemble(inner, image, slot, site, config, phases)?;
+    record.state = State::Running(live.process.clone());
+    inner.records.save(record).map_err(|e| internal(&e))?;
+    phases.mark("record2");
+    let version = begun(inner, record, fresh)?;
+    phases.mark("agent");
+    Ok((live, version))
 }
 
-/// The descriptors of `JoinFiles::usage` and of the disk's accounting follow each other from `first`.
-fn usage_config(spec: &SandboxSpec, first: i32, disk: &OwnUsage) -> UsageConfig {
-    UsageConfig {
-        cpu_cores: spec.cpu,
-        memory_bytes: spec.memory_mib * MIB,
-        disk_bytes: spec.disk_mib * MIB,
-        cpu_fd: Some(first),
-        memory_fd: Some(first + 1),
-        memory_stat_fd: Some(first + 2),
-        disk_fd: matches!(disk, OwnUsage::File(_)).then_some(first + 3),
-        disk_is_root: matches!(disk, OwnUsage::Root),
+/// Waits until the agent has begun, unless others of its kind did: the answer is its version. What a sandbox's owner did to
+/// its files can keep an agent from beginning, so only fresh ones are trusted.
+pub(crate) fn begun(inner: &Inner, record: &Record, fresh: bool) -> Result<String, RunnerError> {
+    let id = record.spec.id;
+    let kind = Kind { image_id: record.image_id.clone(), user: record.spec.user.clone() };
+    if let Some(version) = inner.proven.version(&kind).filter(|_| fresh) {
+        return Ok(version);
     }
-}
-
-fn listen(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    share(path, 0o660, group)?;
-    Ok(listener)
+    let question = probe::ask(&inner.socket_path(id)).map_err(NoAnswer::from);
+    let version = question.and_then(probe::Question::answer).map_err(|e| no_answer(id, e))?;
+    inner.proven.note(kind, &version);
+    Ok(version)
 }
 
 #[cfg(test)]

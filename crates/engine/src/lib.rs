@@ -3,6 +3,7 @@
 //!
 //! Architecture Invariant: knows no user, organization, quota, database or public API. What cannot be enforced is an error.
 
+mod assemble;
 mod cgroup;
 pub mod disk;
 pub mod doctor;
@@ -22,6 +23,7 @@ pub mod setup;
 mod slot;
 mod stage;
 mod stop;
+mod warm;
 mod watch;
 pub mod zygote;
 

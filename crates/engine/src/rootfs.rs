@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 /// Directories that mounts are placed on.
@@ -79,19 +79,53 @@ fn write_identity(upper: BorrowedFd<'_>, identity: &Identity<'_>) -> io::Result<
         Err(e) => return Err(e),
     };
     let Identity { hostname, address, resolv_conf } = identity;
-    let hosts = format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n\
-         {address}\t{hostname}\n"
-    );
-    for (name, content) in
-        [("hosts", hosts.as_str()), ("hostname", &format!("{hostname}\n")), ("resolv.conf", resolv_conf)]
-    {
+    let (hosts, hostname) = name_files(hostname, *address);
+    for (name, content) in [(HOSTS, hosts.as_str()), (HOSTNAME, &hostname), ("resolv.conf", resolv_conf)] {
         match beneath::replace_file(etc.as_fd(), name, content.as_bytes(), 0o644) {
             Err(e) if matches!(e.raw_os_error(), Some(EISDIR | EPERM)) => {}
             other => other?,
         }
     }
     Ok(())
+}
+
+const HOSTS: &str = "hosts";
+const HOSTNAME: &str = "hostname";
+
+/// The contents of /etc/hosts and /etc/hostname.
+fn name_files(hostname: &str, address: Ipv4Addr) -> (String, String) {
+    let hosts = format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n\
+         {address}\t{hostname}\n"
+    );
+    (hosts, format!("{hostname}\n"))
+}
+
+/// The files in /etc of a disk that carry its sandbox's name, held open so that the name can be given later. Only the files'
+/// contents change then, which the mounted overlay passes through, and never the folders below it.
+pub(crate) struct NameFiles {
+    etc: PathBuf,
+    hosts: File,
+    hostname: File,
+}
+
+impl NameFiles {
+    /// For a disk that was prepared and that nobody has lived on yet.
+    pub(crate) fn open(disk: &Path) -> Result<Self> {
+        let etc = disk.join("u/etc");
+        let open = |name: &str| File::options().write(true).open(etc.join(name));
+        let (hosts, hostname) = (open(HOSTS), open(HOSTNAME));
+        let hosts = hosts.map_err(failed(&etc, "open the hosts file"))?;
+        let hostname = hostname.map_err(failed(&etc, "open the hostname file"))?;
+        Ok(Self { etc, hosts, hostname })
+    }
+
+    pub(crate) fn write(&self, name: &str, address: Ipv4Addr) -> Result<()> {
+        let (hosts, hostname) = name_files(name, address);
+        let replace = |file: &File, text: &str| file.set_len(0).and_then(|()| file.write_all_at(text.as_bytes(), 0));
+        let written = replace(&self.hosts, &hosts).and_then(|()| replace(&self.hostname, &hostname));
+        written.map_err(failed(&self.etc, "write the sandbox's name"))
+    }
 }
 
 const ELOOP: i32 = 40;

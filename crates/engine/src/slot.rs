@@ -25,10 +25,10 @@ pub const SLOTS_MAX: u32 = 16_384;
 const NETNS_LINGER: Duration = Duration::from_millis(250);
 const NETNS_BATCH_MAX: usize = 64;
 /// The refill thread keeps out of the way of creates, and of what their callers do next, until none ran for this long...
-const REFILL_QUIET: Duration = Duration::from_millis(20);
+pub(crate) const QUIET: Duration = Duration::from_millis(20);
 /// ...unless fewer than this part of the slots is left.
-const REFILL_RESERVE_PART: usize = 4;
-/// Niceness of the background threads: whoever waits for a sandbox comes first.
+pub(crate) const RESERVE_PART: usize = 4;
+/// Niceness of the background threads.
 const BACKGROUND_NICE: i32 = 10;
 /// After a failure the refill thread waits before it tries again; meanwhile callers make their own and see the error.
 const REFILL_RETRY: Duration = Duration::from_secs(1);
@@ -36,6 +36,12 @@ const REFILL_RETRY: Duration = Duration::from_secs(1);
 /// First host id of a slot.
 pub(crate) fn first_id(slot: u32) -> u32 {
     HOST_ID_FIRST + slot * HOST_IDS_PER_SLOT
+}
+
+/// For a background thread: whoever waits for a sandbox comes first.
+pub(crate) fn step_back() {
+    // Without it the background work only competes harder.
+    let _ = rustix::process::setpriority_process(None, BACKGROUND_NICE);
 }
 
 /// A slot nobody lives in yet.
@@ -136,7 +142,10 @@ struct State {
 /// The slots of one runner.
 pub(crate) struct Slots {
     pub parts: Parts,
-    target: usize,
+    /// Slots kept ready at most.
+    most: usize,
+    /// Slots kept ready now.
+    target: AtomicUsize,
     state: Mutex<State>,
     wake: Condvar,
     creating: AtomicUsize,
@@ -162,7 +171,8 @@ impl Slots {
         let state = State { used, next, ..State::default() };
         Arc::new(Self {
             parts,
-            target,
+            most: target,
+            target: AtomicUsize::new(target),
             state: Mutex::new(state),
             wake: Condvar::new(),
             creating: AtomicUsize::new(0),
@@ -177,8 +187,7 @@ impl Slots {
         for (name, work) in [("slot-refill", Self::refill as Work), ("slot-cleanup", Self::clean_up as Work)] {
             let slots = Arc::clone(self);
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-                // Without it the background work only competes harder.
-                let _ = rustix::process::setpriority_process(None, BACKGROUND_NICE);
+                step_back();
                 work(&slots);
             })?;
             self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
@@ -271,14 +280,14 @@ impl Slots {
     fn refill(&self) {
         loop {
             let mut state = self.lock();
-            while !state.closing && state.ready.len() >= self.target {
+            while !state.closing && state.ready.len() >= self.target.load(Ordering::Relaxed) {
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.closing {
                 return;
             }
-            if state.ready.len() > self.target / REFILL_RESERVE_PART && self.is_busy() {
-                drop(self.wait(state, REFILL_QUIET));
+            if state.ready.len() > self.most / RESERVE_PART && self.is_busy() {
+                drop(self.wait(state, QUIET));
                 continue;
             }
             drop(state);
@@ -293,10 +302,17 @@ impl Slots {
         }
     }
 
+    /// So many slots are ready with a sandbox in them: fewer empty ones are needed, but never none.
+    pub(crate) fn leave_room(&self, inhabited: usize) {
+        let least = self.most.div_ceil(RESERVE_PART);
+        self.target.store(self.most.saturating_sub(inhabited).max(least), Ordering::Relaxed);
+        self.wake.notify_all();
+    }
+
     /// Creates are in progress, or were a moment ago.
-    fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         let last = *self.created_at.lock().unwrap_or_else(PoisonError::into_inner);
-        self.creating.load(Ordering::Relaxed) > 0 || last.is_some_and(|at| at.elapsed() < REFILL_QUIET)
+        self.creating.load(Ordering::Relaxed) > 0 || last.is_some_and(|at| at.elapsed() < QUIET)
     }
 
     fn put(&self, slot: Slot) {

@@ -3,8 +3,9 @@
 use crate::caps;
 use crate::fd::{check, own};
 use std::ffi::{CString, c_int, c_void};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 /// Stack of the helper that holds fresh namespaces; it only pauses.
@@ -14,6 +15,23 @@ const HELPER_STACK_BYTES: usize = 32 << 10;
 pub fn unshare_mounts() -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map(|_| ())
+}
+
+/// Names the host of the process behind `pidfd`, by visiting its UTS namespace with this thread alone. A thread that could
+/// not come back would tell later callers a sandbox's name for the host's: then the whole program ends.
+pub fn set_hostname_of(pidfd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let enter = |fd: BorrowedFd<'_>| {
+        // SAFETY: no pointers.
+        check(unsafe { libc::setns(fd.as_raw_fd(), libc::CLONE_NEWUTS) })
+    };
+    let own = File::open("/proc/thread-self/ns/uts")?;
+    enter(pidfd)?;
+    // SAFETY: a live buffer of the stated size.
+    let named = check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) });
+    if enter(own.as_fd()).is_err() {
+        std::process::abort();
+    }
+    named.map(|_| ())
 }
 
 /// A user namespace with `count` ids from `first`, and a network namespace that belongs to it.

@@ -8,7 +8,7 @@ use infield_sys::{
     btrfs,
     loopdev::{self, LoopDevice},
 };
-use rustix::fs::{Mode, mkdirat};
+use rustix::fs::{Mode, RenameFlags, mkdirat, renameat_with};
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -120,6 +120,15 @@ impl Pool {
             }
         }
         fs::rename(self.dir.join(hidden), self.dir.join(id))
+    }
+
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        let what = || format!("rename disk {from} to {to}");
+        renameat_with(&self.root, from, &self.root, to, RenameFlags::NOREPLACE).map_err(|errno| match errno {
+            rustix::io::Errno::EXIST => DiskError::Exists(to.to_owned()),
+            rustix::io::Errno::NOENT => DiskError::NotFound(from.to_owned()),
+            _ => DiskError::os(what())(errno),
+        })
     }
 
     pub fn destroy(&self, id: &str) -> Result<(), DiskError> {

@@ -164,6 +164,21 @@ impl Disk {
         Ok(self.path(id))
     }
 
+    /// Whether disks can get another name while they are in use.
+    pub fn can_rename(&self) -> bool {
+        matches!(self.kind, Kind::Btrfs(_))
+    }
+
+    /// Gives a disk another name; mounts of it go on.
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        check_id(from)?;
+        check_id(to)?;
+        match &self.kind {
+            Kind::Btrfs(pool) => pool.rename(from, to),
+            Kind::Ext4(_) => Err(DiskError::Unsupported(format!("cannot rename the disk {from}: that needs the btrfs pool"))),
+        }
+    }
+
     fn check_new(&self, id: &str, limit_bytes: u64) -> Result<(), DiskError> {
         check_id(id)?;
         check_limit(limit_bytes)?;
