@@ -1,6 +1,7 @@
 //! The listening socket: accepts connections, gives each to hyper, and turns failures into error envelopes.
 
 use crate::error::Failure;
+use crate::passwd::Accounts;
 use crate::state::{Agent, Shared};
 use crate::{entrypoint, routes, telemetry};
 use axum::Router;
@@ -12,6 +13,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
@@ -21,6 +23,17 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Shells, the dynamic loader and the C library of the common distributions.
+const LOOKED_UP: [&str; 8] = [
+    "/bin/sh",
+    "/bin/bash",
+    "/usr/bin/env",
+    "/usr/bin/python3",
+    "/etc/ld.so.cache",
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/x86_64-linux-gnu/libc.so.6",
+    "/lib/aarch64-linux-gnu/libc.so.6",
+];
 const REHEARSAL: &[u8] =
     b"POST / HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}";
 /// Also how long an unused connection stays open.
@@ -43,8 +56,11 @@ impl Server {
         Ok(Self { runtime: runtime()?, table: routes::table() })
     }
 
-    /// Answers one request of its own. The pages, caches and allocations that takes are then there for the first real one.
+    /// Answers one request of its own, and looks up what most first commands need. The pages, caches and allocations that
+    /// takes are then there for the first real one. Nothing of the image is run.
     pub fn rehearse(&self) -> io::Result<()> {
+        drop(Accounts::of_image());
+        LOOKED_UP.iter().for_each(|path| drop(File::open(path)));
         let (theirs, mut ours) = StdStream::pair()?;
         ours.write_all(REHEARSAL)?;
         theirs.set_nonblocking(true)?;

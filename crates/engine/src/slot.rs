@@ -315,6 +315,11 @@ impl Slots {
         self.creating.load(Ordering::Relaxed) > 0 || last.is_some_and(|at| at.elapsed() < QUIET)
     }
 
+    /// More than one create is in progress.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.creating.load(Ordering::Relaxed) > 1
+    }
+
     fn put(&self, slot: Slot) {
         let mut state = self.lock();
         if !state.closing {

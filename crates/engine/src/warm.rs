@@ -188,7 +188,8 @@ fn refill(engine: &Weak<Inner>) -> bool {
         return false;
     }
     let enough = state.ready.len() > pool.places / crate::slot::RESERVE_PART;
-    if enough && inner.slots.is_busy() {
+    // When several are asked for at a time, whoever asks makes its own: made here first, each would only cost more.
+    if inner.slots.is_crowded() || enough && inner.slots.is_busy() {
         drop(pool.wait(state, crate::slot::QUIET));
         return true;
     }
