@@ -170,11 +170,7 @@ fn start(
 }
 
 /// What the agent of this sandbox reads.
-pub(crate) fn agent_config(
-    spec: &SandboxSpec,
-    image: &Image,
-    inherited: &Inherited,
-) -> Result<Vec<u8>, RunnerError> {
+pub(crate) fn agent_config(spec: &SandboxSpec, image: &Image, inherited: &Inherited) -> Result<Vec<u8>, RunnerError> {
     let mut env = std::collections::BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
     let from_image = image.config.env.iter().filter_map(|pair| pair.split_once('='));
     env.extend(from_image.map(|(name, value)| (name.to_owned(), value.to_owned())));

@@ -43,11 +43,11 @@ impl Target {
     /// itself can be written.
     pub fn open(wanted: &Path) -> Result<Self, OpenError> {
         let mut made = Vec::new();
-        if let Some(parent) = wanted.parent().filter(|p| !p.as_os_str().is_empty()) {
-            if let Err(source) = make_parents(parent, &mut made) {
-                unmake(&made);
-                return Err(OpenError { step: format!("mkdir {}", parent.display()), source });
-            }
+        if let Some(parent) = wanted.parent().filter(|p| !p.as_os_str().is_empty())
+            && let Err(source) = make_parents(parent, &mut made)
+        {
+            unmake(&made);
+            return Err(OpenError { step: format!("mkdir {}", parent.display()), source });
         }
         match Self::prepare(wanted) {
             Ok(mut target) => {

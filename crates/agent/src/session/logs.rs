@@ -126,10 +126,8 @@ async fn json(command: &Arc<Command>, parts: Vec<Part>) -> Answer {
         Body::from(whole)
     } else {
         Body::from_stream(try_unfold(writer, async |mut writer| {
-            Ok::<_, io::Error>(match writer.next().await? {
-                Some(piece) => Some((Bytes::from(piece), writer)),
-                None => None,
-            })
+            let piece = writer.next().await?;
+            Ok::<_, io::Error>(piece.map(|piece| (Bytes::from(piece), writer)))
         }))
     };
     Ok(([(header::CONTENT_TYPE, CONTENT_JSON)], body).into_response())
@@ -221,10 +219,8 @@ impl Reader {
 
     fn into_body(self) -> Body {
         Body::from_stream(try_unfold(self, async |mut reader| {
-            Ok::<_, io::Error>(match reader.next().await? {
-                Some(block) => Some((Bytes::from(block), reader)),
-                None => None,
-            })
+            let block = reader.next().await?;
+            Ok::<_, io::Error>(block.map(|block| (Bytes::from(block), reader)))
         }))
     }
 }

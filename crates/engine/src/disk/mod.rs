@@ -175,7 +175,9 @@ impl Disk {
         check_id(to)?;
         match &self.kind {
             Kind::Btrfs(pool) => pool.rename(from, to),
-            Kind::Ext4(_) => Err(DiskError::Unsupported(format!("cannot rename the disk {from}: that needs the btrfs pool"))),
+            Kind::Ext4(_) => {
+                Err(DiskError::Unsupported(format!("cannot rename the disk {from}: that needs the btrfs pool")))
+            }
         }
     }
 
