@@ -14,7 +14,7 @@ use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::{Parts, SlotError, Slots};
 use crate::watch::Watch;
 use crate::zygote::{ZygoteError, Zygotes};
-use crate::{launch, recover, stop, warm};
+use crate::{launch, recover, shared_tables, stop, warm};
 use infield_api::SandboxId;
 use infield_api::runner::*;
 use infield_sys::memfd;
@@ -200,6 +200,7 @@ impl Engine {
     /// it in a runtime's context, because the engine watches its sandboxes from there.
     pub fn open(config: EngineConfig, zygotes: Zygotes) -> Result<(Self, Recovery), EngineError> {
         let lock = prepare_dirs(&config)?;
+        shared_tables::raise();
         let tag = tag_of(&config.data_dir).map_err(dir_error(&config.data_dir, "open the data directory"))?;
         let cgroups = Cgroups::open(&tag)?;
         let net = Net::open(&NetConfig { tag, subnet: config.subnet, dns: config.dns.clone() })?;

@@ -20,6 +20,7 @@ mod rootfs;
 mod seccomp;
 pub mod server;
 pub mod setup;
+mod shared_tables;
 mod slot;
 mod stage;
 mod stop;
