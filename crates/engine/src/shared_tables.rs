@@ -34,7 +34,10 @@ mod tests {
             raise_one(path, 100).unwrap();
             fs::read_to_string(path).unwrap()
         };
-        assert_eq!((after("7\n").as_str(), after("100\n").as_str(), after("101\n").as_str()), ("100", "100\n", "101\n"));
+        assert_eq!(
+            (after("7\n").as_str(), after("100\n").as_str(), after("101\n").as_str()),
+            ("100", "100\n", "101\n")
+        );
         fs::write(path, "many").unwrap();
         assert!(raise_one(path, 100).is_err());
         fs::remove_file(file).unwrap();
