@@ -365,7 +365,7 @@ async fn large_logs_are_whole_in_every_way() {
     let prefixes = json["output"].as_str().unwrap().len() - expected.len() - "end\n".len();
     assert!((3_000_003..3_010_000).contains(&prefixes), "a prefix for each line, and few lines in two");
     assert_eq!(agent.request("GET", &path, &[("X-Daytona-SDK-Version", "0.100.0")], b"").body, all.concat());
-    let (code, out, _) = exec(&agent, "a", "head -c 3000000 /dev/zero | tr '\\0' ä");
+    let (code, out, _) = exec(&agent, "a", "head -c 3000000 /dev/zero | tr '\\0' x");
     assert_eq!((code, out.len()), (0, 3_000_001));
 }
 
