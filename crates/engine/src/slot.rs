@@ -27,7 +27,9 @@ const NETNS_BATCH_MAX: usize = 64;
 /// The refill thread keeps out of the way of creates, and of what their callers do next, until none ran for this long...
 pub(crate) const QUIET: Duration = Duration::from_millis(20);
 /// ...unless fewer than this part of the slots is left.
-pub(crate) const RESERVE_PART: usize = 4;
+const RESERVE_PART: usize = 4;
+/// What follows when several were asked for at the same moment (their first commands) takes about so long.
+const CROWD_LINGERS: Duration = Duration::from_millis(100);
 /// Niceness of the background threads.
 const BACKGROUND_NICE: i32 = 10;
 /// After a failure the refill thread waits before it tries again; meanwhile callers make their own and see the error.
@@ -151,6 +153,8 @@ pub(crate) struct Slots {
     creating: AtomicUsize,
     /// When the last create ended.
     created_at: Mutex<Option<Instant>>,
+    /// When creates were last in progress at the same time.
+    crowded_at: Mutex<Option<Instant>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -159,7 +163,9 @@ pub(crate) struct Creating<'a>(&'a Slots);
 
 impl Drop for Creating<'_> {
     fn drop(&mut self) {
-        self.0.creating.fetch_sub(1, Ordering::Relaxed);
+        if self.0.creating.fetch_sub(1, Ordering::Relaxed) > 1 {
+            *self.0.crowded_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
         *self.0.created_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
@@ -177,6 +183,7 @@ impl Slots {
             wake: Condvar::new(),
             creating: AtomicUsize::new(0),
             created_at: Mutex::default(),
+            crowded_at: Mutex::default(),
             threads: Mutex::default(),
         })
     }
@@ -286,7 +293,7 @@ impl Slots {
             if state.closing {
                 return;
             }
-            if state.ready.len() > self.most / RESERVE_PART && self.is_busy() {
+            if state.ready.len() > self.target.load(Ordering::Relaxed) / RESERVE_PART && self.is_busy() {
                 drop(self.wait(state, QUIET));
                 continue;
             }
@@ -310,14 +317,15 @@ impl Slots {
     }
 
     /// Creates are in progress, or were a moment ago.
-    pub(crate) fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         let last = *self.created_at.lock().unwrap_or_else(PoisonError::into_inner);
         self.creating.load(Ordering::Relaxed) > 0 || last.is_some_and(|at| at.elapsed() < QUIET)
     }
 
-    /// More than one create is in progress.
+    /// A create is in progress, or several were a moment ago.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.creating.load(Ordering::Relaxed) > 1
+        let last = *self.crowded_at.lock().unwrap_or_else(PoisonError::into_inner);
+        self.creating.load(Ordering::Relaxed) > 0 || last.is_some_and(|at| at.elapsed() < CROWD_LINGERS)
     }
 
     fn put(&self, slot: Slot) {

@@ -187,9 +187,8 @@ fn refill(engine: &Weak<Inner>) -> bool {
     if state.closing {
         return false;
     }
-    let enough = state.ready.len() > pool.places / crate::slot::RESERVE_PART;
     // When several are asked for at a time, whoever asks makes its own: made here first, each would only cost more.
-    if inner.slots.is_crowded() || enough && inner.slots.is_busy() {
+    if inner.slots.is_crowded() {
         drop(pool.wait(state, crate::slot::QUIET));
         return true;
     }
