@@ -32,7 +32,7 @@ fn two_hundred_cycles_leave_nothing() {
     // each has a sandbox in it that is kept ready, and one more is empty.
     let at_rest = || {
         let now = Footprint::of(&world);
-        (now.links == 5 && now.groups == 5 && now.disks == 4).then_some(now)
+        (now.links == 5 && now.groups == 5 && now.disks == 4 && now.sockets == 4).then_some(now)
     };
     let mut before = None;
     eventually("the world comes to rest", || {

@@ -251,7 +251,7 @@ impl Footprint {
             links: count(Path::new("/sys/class/net"), &|n| n.starts_with(&format!("if{tag}v"))),
             groups: count(&PathBuf::from(format!("/sys/fs/cgroup/memory/infield-{tag}")), &|n| n.starts_with('s')),
             descriptors: count(Path::new("/proc/self/fd"), &|_| true),
-            disks: count(&world.data.join("pool"), &|n| n.len() == 36),
+            disks: count(&world.data.join("pool"), &|n| !n.starts_with('.')),
             sockets: count(&world.data.join("run/agents"), &|_| true),
         }
     }
