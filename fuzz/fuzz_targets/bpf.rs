@@ -1,10 +1,15 @@
 //! A random policy, compiled and interpreted as the kernel would: every call gets exactly its range's verdict.
 #![no_main]
 
+// Here and not in the library: the types of a policy are private to the engine, and so visible in one crate only.
+#[allow(dead_code)]
+#[path = "../../crates/engine/src/seccomp/mod.rs"]
+mod seccomp;
+
 use arbitrary::Arbitrary;
-use infield_fuzz::seccomp::{Rule, Test, compile};
 use infield_sys::seccomp::Insn;
 use libfuzzer_sys::fuzz_target;
+use seccomp::{Condition, Rule, Test, bpf::compile};
 use std::collections::BTreeMap;
 
 const ARCH: u32 = 0xC000_003E;
@@ -13,8 +18,14 @@ const ARCH: u32 = 0xC000_003E;
 enum AnyRule {
     Allow,
     Errno(u16),
-    OneOf(u8, Vec<u32>, u16),
-    NoneOf(u8, u32, u16),
+    When(AnyCondition, Vec<AnyCondition>, u16),
+}
+
+#[derive(Arbitrary, Debug)]
+enum AnyCondition {
+    OneOf(u8, Vec<u32>),
+    MaskedOneOf(u8, u32, Vec<u32>),
+    NoneOf(u8, u32),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -28,33 +39,42 @@ fn rule(any: &AnyRule) -> Rule {
     match any {
         AnyRule::Allow => Rule::Allow,
         AnyRule::Errno(errno) => Rule::Errno(errno % 4096),
-        AnyRule::OneOf(arg, values, otherwise) => {
-            let mut values = values.clone();
-            values.truncate(199);
-            if values.is_empty() {
-                values.push(7);
-            }
-            Rule::When { arg: u32::from(arg % 6), test: Test::OneOf(values), otherwise: otherwise % 4096 }
-        }
-        AnyRule::NoneOf(arg, bits, otherwise) => {
-            Rule::When { arg: u32::from(arg % 6), test: Test::NoneOfBits(*bits), otherwise: otherwise % 4096 }
+        AnyRule::When(first, more, otherwise) => {
+            let conditions = std::iter::once(first).chain(more.iter().take(3)).map(condition).collect();
+            Rule::When { conditions, otherwise: otherwise % 4096 }
         }
     }
 }
 
+fn condition(any: &AnyCondition) -> Condition {
+    let (arg, test) = match any {
+        AnyCondition::OneOf(arg, values) => (arg, one_of(u32::MAX, values)),
+        AnyCondition::MaskedOneOf(arg, mask, values) => (arg, one_of(*mask, values)),
+        AnyCondition::NoneOf(arg, bits) => (arg, Test::NoneOfBits(*bits)),
+    };
+    Condition { arg: u32::from(arg % 6), test }
+}
+
+/// As many values as the policy's reader lets through: 1 to 199.
+fn one_of(mask: u32, values: &[u32]) -> Test {
+    let values = if values.is_empty() { vec![7] } else { values.iter().copied().take(199).collect() };
+    Test::OneOf { mask, values }
+}
+
 fn expected(rule: &Rule, args: &[u64; 6]) -> u32 {
     let errno = |errno: u16| 0x0005_0000 | u32::from(errno);
+    let passes = |condition: &Condition| {
+        let value = args[condition.arg as usize] as u32;
+        match &condition.test {
+            Test::OneOf { mask, values } => values.contains(&(value & mask)),
+            Test::NoneOfBits(bits) => value & bits == 0,
+        }
+    };
     match rule {
         Rule::Allow => 0x7fff_0000,
         Rule::Errno(e) => errno(*e),
-        Rule::When { arg, test, otherwise } => {
-            let value = args[*arg as usize] as u32;
-            let passes = match test {
-                Test::OneOf(values) => values.contains(&value),
-                Test::NoneOfBits(bits) => value & bits == 0,
-            };
-            if passes { 0x7fff_0000 } else { errno(*otherwise) }
-        }
+        Rule::When { conditions, .. } if conditions.iter().all(passes) => 0x7fff_0000,
+        Rule::When { otherwise, .. } => errno(*otherwise),
     }
 }
 
@@ -73,6 +93,7 @@ fn run(program: &[Insn], arch: u32, nr: u32, args: &[u64; 6]) -> u32 {
                     k => (args[(k as usize - 16) / 8] >> (8 * ((k - 16) % 8))) as u32,
                 };
             }
+            0x54 => accumulator &= i.k,
             0x05 => pc += i.k as usize,
             0x15 => pc += either(accumulator == i.k),
             0x35 => pc += either(accumulator >= i.k),

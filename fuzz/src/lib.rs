@@ -16,30 +16,6 @@ pub mod image {
     pub mod unpack;
 }
 
-/// The system call compiler, with the types its policy reader has.
-#[path = "../../crates/engine/src/seccomp"]
-pub mod seccomp {
-    /// As in `infield-engine`'s `seccomp`.
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub enum Rule {
-        Allow,
-        Errno(u16),
-        When { arg: u32, test: Test, otherwise: u16 },
-    }
-
-    #[derive(Clone, Debug, PartialEq, Eq)]
-    pub enum Test {
-        OneOf(Vec<u32>),
-        NoneOfBits(u32),
-    }
-
-    mod bpf;
-
-    pub fn compile(arch: u32, ranges: &[(u32, Rule)]) -> Vec<infield_sys::seccomp::Insn> {
-        bpf::compile(arch, ranges)
-    }
-}
-
 /// Parts of the agent; at the crate's root because they name each other as `crate::…`.
 #[path = "../../crates/agent/src/direct.rs"]
 pub mod direct;
@@ -47,12 +23,10 @@ pub mod direct;
 pub mod disposition;
 #[path = "../../crates/agent/src/env.rs"]
 pub mod env;
-#[path = "../../crates/agent/src/json_text.rs"]
-pub mod json_text;
 #[path = "../../crates/agent/src/files/glob.rs"]
 pub mod glob;
-#[path = "../../crates/agent/src/interpreter/wire.rs"]
-pub mod wire;
+#[path = "../../crates/agent/src/json_text.rs"]
+pub mod json_text;
 #[path = "../../crates/agent/src/files/multipart.rs"]
 pub mod multipart;
 #[path = "../../crates/agent/src/passwd.rs"]
@@ -63,6 +37,8 @@ pub mod path;
 pub mod query_pairs;
 #[path = "../../crates/agent/src/files/range.rs"]
 pub mod range;
+#[path = "../../crates/agent/src/interpreter/wire.rs"]
+pub mod wire;
 /// The pure parts of sessions.
 #[path = "../../crates/agent/src/session"]
 pub mod session {

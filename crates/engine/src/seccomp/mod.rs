@@ -2,7 +2,7 @@
 //!
 //! Knows names, numbers and verdicts; installing the program is `sys`'s word, choosing the moment is the zygote's.
 
-mod bpf;
+pub(crate) mod bpf;
 
 use infield_sys::seccomp::Insn;
 use serde::Deserialize;
