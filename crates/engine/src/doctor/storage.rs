@@ -96,7 +96,10 @@ fn user_namespace() -> io::Result<OwnedFd> {
 /// Whether a sandbox's root can be mounted below this folder; the server asks before it says that it is ready.
 pub(crate) fn root_mounts(place: &Path) -> Result<(), String> {
     let scratch = Scratch::new(place).map_err(|e| format!("cannot write below {}: {e}", place.display()))?;
-    try_overlay(&scratch.0)
+    // On a thread of its own: a thread that changed its ids no longer hears when its process's parent dies, and the caller
+    // may be the one that has to.
+    let tried = std::thread::scope(|scope| scope.spawn(|| try_overlay(&scratch.0)).join());
+    tried.unwrap_or_else(|_| Err("the trial broke off".to_owned()))
 }
 
 /// A root file system as sandboxes get it. The kernel may mount one it cannot write to, so that is looked at too.
