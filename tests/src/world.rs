@@ -248,6 +248,7 @@ impl World {
             signal(self.supervisor(), Signal::KILL);
             let _ = self.server.wait();
         }
+        left.extend(self.files_at_the_end());
         self.remove_installation();
         for _ in 0..100 {
             if self.footprint().is_empty() {
@@ -268,11 +269,20 @@ impl World {
         }
     }
 
-    /// Records and agents' sockets that the runner still keeps.
+    /// Records and agents' sockets that the runner still keeps; not those of sandboxes kept ready.
     fn sandboxes_on_disk(&self) -> BTreeSet<String> {
+        let ready = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ready-"));
+        self.agent_files().into_iter().filter(|path| !ready(path)).map(|p| format!("file {}", p.display())).collect()
+    }
+
+    fn agent_files(&self) -> Vec<PathBuf> {
         let folders = [self.data_dir.join("sandboxes"), self.data_dir.join("run/agents")];
-        let files = folders.iter().flat_map(|folder| footprint::files(folder));
-        files.map(|path| format!("file {}", path.display())).collect()
+        folders.iter().flat_map(|folder| footprint::files(folder)).collect()
+    }
+
+    /// After the server's end the ready ones are gone, too.
+    fn files_at_the_end(&self) -> BTreeSet<String> {
+        self.agent_files().into_iter().map(|path| format!("file {}", path.display())).collect()
     }
 
     /// What an installation keeps for its next start (pool, tables, routes) goes when the data directory goes.
