@@ -2,6 +2,7 @@
 #
 #   make demo    set-up, default image, server, spin, exec, sync, delete, with the time of every step
 #   make test    everything that .ci/run tests
+#   make test-vm the built programs on other kernels, in virtual machines (docs/platforms.md); long without KVM
 #   make bench   Infield beside runc, crun, bubblewrap and docker, in one run (release build)
 
 SHELL := /bin/bash
@@ -16,27 +17,40 @@ PROFILE_DIR := $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 IMAGES ?= $(CURDIR)/target/infield-images
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: deps deps-bench build image demo test test-rust bench fmt fmt-check clippy tidy clean
+.PHONY: deps deps-build deps-demo deps-vm deps-bench build image demo test test-vm bench fmt fmt-check clippy tidy clean
 
 ## Debian packages: what building, the default image and the tests need. Silent when nothing is missing.
 deps:
 	@scripts/deps build test
 
+deps-build:
+	@scripts/deps build
+
+deps-demo:
+	@scripts/deps build demo
+
+deps-vm:
+	@scripts/deps build vm
+
 deps-bench:
 	@scripts/deps build bench
 
-build: deps
+build: deps-build
 	$(CARGO) build --profile $(PROFILE) -p infield -p specgen-sandbox
 
 ## The default sandbox image, from Debian packages.
 image: build
 	@scripts/image "$(IMAGES)" target/$(PROFILE_DIR)/infield
 
-demo: build
+demo: deps-demo build
 	@scripts/demo target/$(PROFILE_DIR)
 
-test: build image
+test: deps build image
 	@scripts/test
+
+## CASES="bookworm-v2 trixie-v2" for some of the cases only.
+test-vm: deps-vm image
+	@$(SUDO) env IMAGES="$(IMAGES)" scripts/vm target/$(PROFILE_DIR) $(CASES)
 
 bench: PROFILE := release
 bench: deps-bench
