@@ -69,7 +69,7 @@ pub struct HostArgs {
     /// Image store, when it is not in the data folder (several servers can share one)
     #[arg(long, env = "INFIELD_IMAGE_DIR", value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
-    /// Sandbox slots kept ready
+    /// Sandboxes kept ready: started ahead for the images used last, waiting to be claimed (64; 0 = none)
     #[arg(long, alias = "warm", env = "INFIELD_POOL_SIZE", value_name = "N")]
     pub pool_size: Option<u32>,
 }
