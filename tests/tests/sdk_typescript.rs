@@ -2,7 +2,7 @@
 //! control plane, one for everything that reaches a sandbox.
 
 use infield_tests::{
-    GitServer, World,
+    GitServer, World, eventually,
     process::{repository, run, succeeded},
     sdk,
 };
@@ -11,6 +11,8 @@ use std::{process::Command, time::Duration};
 const SUITE_MAX: Duration = Duration::from_secs(600);
 const NEWEST: &str = "0.216.0";
 const OLDER: &str = "0.205.1";
+
+const DELETED_MAX: Duration = Duration::from_secs(20);
 
 fn suite(version: &str, file: &str) {
     let home = sdk::typescript(version);
@@ -23,7 +25,8 @@ fn suite(version: &str, file: &str) {
         .env("SDK_HOME", home)
         .envs(sdk::surroundings(&world, &git));
     println!("@daytona/sdk {version} {file}\n{}", succeeded(&run(&mut command, SUITE_MAX)));
-    assert!(world.listed().is_empty(), "the suite deletes what it creates");
+    // The client does not wait for a deletion's end.
+    eventually("the suite deletes what it creates", DELETED_MAX, || world.listed().is_empty().then_some(()));
 }
 
 #[test]

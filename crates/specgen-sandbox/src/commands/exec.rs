@@ -124,7 +124,8 @@ async fn at_once(toolbox: &Toolbox, command: &Execute, collected: &mut Option<Co
 async fn follow(stream: ExecStream, stdin: bool, collected: &mut Option<Collected>) -> Result<i32, Failure> {
     let ExecStream { input, output } = stream;
     // Input goes its own way: a command that does not read must not hold up its output.
-    let feeding = tokio::spawn(feed(input, stdin));
+    // Listened for before anything is shown: whoever sees output may already want it to end.
+    let feeding = tokio::spawn(feed(input, stdin, Signals::new()));
     let code = tokio::select! {
         code = print_all(output, collected) => code,
         _ = feeding => Ok(INTERRUPTED),
@@ -146,11 +147,10 @@ async fn print_all(mut output: ExecOutput, collected: &mut Option<Collected>) ->
 }
 
 /// Forwards stdin and signals; ends only when the person insists on ending.
-async fn feed(mut input: ExecInput, stdin: bool) {
+async fn feed(mut input: ExecInput, stdin: bool, mut signals: Signals) {
     let mut reading = stdin;
     let mut source = tokio::io::stdin();
     let mut interrupts = 0;
-    let mut signals = Signals::new();
     loop {
         let mut chunk = BytesMut::with_capacity(STDIN_CHUNK_BYTES);
         tokio::select! {
@@ -172,6 +172,7 @@ async fn feed(mut input: ExecInput, stdin: bool) {
 
 #[cfg(unix)]
 struct Signals {
+    interrupt: Option<tokio::signal::unix::Signal>,
     terminate: Option<tokio::signal::unix::Signal>,
 }
 
@@ -179,15 +180,22 @@ struct Signals {
 impl Signals {
     fn new() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        Self { terminate: signal(SignalKind::terminate()).ok() }
+        Self { interrupt: signal(SignalKind::interrupt()).ok(), terminate: signal(SignalKind::terminate()).ok() }
     }
 
     async fn next(&mut self) -> &'static str {
-        let Some(terminate) = &mut self.terminate else { return interrupt().await };
         tokio::select! {
-            name = interrupt() => name,
-            _ = terminate.recv() => "TERM",
+            () = heard(&mut self.interrupt) => "INT",
+            () = heard(&mut self.terminate) => "TERM",
         }
+    }
+}
+
+#[cfg(unix)]
+async fn heard(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -201,15 +209,11 @@ impl Signals {
     }
 
     async fn next(&mut self) -> &'static str {
-        interrupt().await
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        "INT"
     }
-}
-
-async fn interrupt() -> &'static str {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    "INT"
 }
 
 async fn show(event: ExecEvent, collected: &mut Option<Collected>) {
