@@ -159,8 +159,8 @@ fn bombs_stay_inside_and_the_agent_answers() {
     eventually("the bomb fills its group", || {
         world.runtime.block_on(world.engine().stats(spec.id)).unwrap().pids > 200
     });
-    // Both ask the agent while the bomb runs.
-    assert_eq!(world.sh(spec.id, "echo fine").1, "fine\n");
+    // Both ask the agent while the bomb runs. A command in there would have to fight the bomb for its share of memory.
+    assert!(support::version(&world.data, spec.id).contains("test"));
     world.runtime.block_on(world.engine().create(spec.clone())).unwrap();
     let neighbour = world.sandbox();
     assert_eq!(world.sh(neighbour.id, "echo fine").1, "fine\n");

@@ -192,16 +192,25 @@ impl World {
 
 /// Runs a command through the test agent: exit code and output.
 pub fn exec(data: &Path, id: SandboxId, words: &[&str]) -> (i32, String) {
+    let (head, out) = ask(data, id, "POST /exec", &words.join("\n"));
+    let code = head.lines().find_map(|l| l.strip_prefix("X-Code: ")?.parse().ok()).unwrap_or(-1);
+    (code, out)
+}
+
+/// What the test agent says of itself.
+pub fn version(data: &Path, id: SandboxId) -> String {
+    ask(data, id, "GET /version", "").1
+}
+
+fn ask(data: &Path, id: SandboxId, what: &str, body: &str) -> (String, String) {
     let mut stream = UnixStream::connect(data.join(format!("run/agents/{id}.sock"))).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let body = words.join("\n");
-    write!(stream, "POST /exec HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    write!(stream, "{what} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     let mut text = Vec::new();
     stream.read_to_end(&mut text).unwrap();
     let text = String::from_utf8_lossy(&text);
     let (head, out) = text.split_once("\r\n\r\n").unwrap_or_default();
-    let code = head.lines().find_map(|l| l.strip_prefix("X-Code: ")?.parse().ok()).unwrap_or(-1);
-    (code, out.to_owned())
+    (head.to_owned(), out.to_owned())
 }
 
 impl Drop for World {
