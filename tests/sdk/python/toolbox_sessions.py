@@ -147,18 +147,14 @@ async def session_logs_are_followed(box):
 async def session_deleted_while_it_runs(box):
     async with Session(box) as session:
         command = await session.start("sleep 3003 & setsid sleep 3003 & echo begun; wait")
-        await eventually("it began", lambda: begun(session, command))
+        begun = asyncio.Event()
         following = asyncio.create_task(
-            box.process.get_session_command_logs_async(session.name, command, lambda _: None, lambda _: None)
+            box.process.get_session_command_logs_async(session.name, command, lambda _: begun.set(), lambda _: None)
         )
-        await asyncio.sleep(0)
+        await asyncio.wait_for(begun.wait(), 10)
         await val(box.process.delete_session(session.name))
         await following
     await eventually("nothing of it is left", lambda: left(box))
-
-
-async def begun(session, command):
-    return "begun" in ((await session.logs(command)).stdout or "")
 
 
 async def left(box):
