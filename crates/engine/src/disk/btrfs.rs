@@ -23,8 +23,8 @@ const MOUNT_OPTIONS: &str = "discard=async,commit=5";
 /// The pool's file is sparse and replaceable: no second copy of metadata, nothing to discard, the sector size of the loop.
 const MKFS_OPTIONS: [&str; 8] = ["-q", "-K", "--sectorsize", "4096", "-m", "single", "-d", "single"];
 const HALF_MADE: &str = ".new-";
-/// So many removed disks are collected before their accounting is looked at.
-const GONE_MAX: usize = 256;
+/// So many more removed disks are collected before the accounting of those that are left is looked at again.
+const GONE_BATCH: usize = 256;
 
 #[derive(Debug)]
 pub struct Pool {
@@ -32,8 +32,15 @@ pub struct Pool {
     root: File,
     /// Where the kernel tells what each subvolume holds, without writing anything to disk first.
     accounting: PathBuf,
-    /// Removed subvolumes whose accounting the kernel may still keep. Their numbers are never used again.
-    gone: Mutex<Vec<u64>>,
+    gone: Mutex<Gone>,
+}
+
+/// Removed subvolumes whose accounting the kernel may still keep. Their numbers are never used again.
+#[derive(Debug, Default)]
+struct Gone {
+    numbers: Vec<u64>,
+    /// Looked at when there are so many: those still being emptied are not asked about at every removal.
+    look_at: usize,
 }
 
 impl Pool {
@@ -65,7 +72,7 @@ impl Pool {
         btrfs::enable_quota(root.as_fd()).map_err(DiskError::io(format!("turn on quotas of {}", dir.display())))?;
         let id = btrfs::filesystem_id(root.as_fd()).map_err(DiskError::io(what()))?;
         let accounting = Path::new("/sys/fs/btrfs").join(id).join("qgroups");
-        let pool = Self { dir, root, accounting, gone: Mutex::new(Vec::new()) };
+        let pool = Self { dir, root, accounting, gone: Mutex::default() };
         pool.remove_half_made()?;
         pool.find_gone()?;
         Ok(pool)
@@ -136,8 +143,8 @@ impl Pool {
         self.delete(id.as_ref())?;
         if let Ok(number) = number {
             let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-            gone.push(number);
-            if gone.len() >= GONE_MAX {
+            gone.numbers.push(number);
+            if gone.numbers.len() >= gone.look_at {
                 self.forget_gone(&mut gone);
             }
         }
@@ -150,17 +157,18 @@ impl Pool {
         let Ok(known) = fs::read_dir(&self.accounting) else { return Ok(()) };
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         let numbers = known.flatten().filter_map(|e| e.file_name().to_str()?.strip_prefix("0_")?.parse().ok());
-        gone.extend(numbers.filter(|n| *n >= btrfs::FIRST_SUBVOLUME && !live.contains(n)));
+        gone.numbers.extend(numbers.filter(|n| *n >= btrfs::FIRST_SUBVOLUME && !live.contains(n)));
         self.forget_gone(&mut gone);
         Ok(())
     }
 
     /// Kernels before 6.11 keep the accounting of removed subvolumes until they are told; those still being emptied wait.
-    fn forget_gone(&self, gone: &mut Vec<u64>) {
-        gone.retain(|number| {
+    fn forget_gone(&self, gone: &mut Gone) {
+        gone.numbers.retain(|number| {
             let kept = self.accounting.join(format!("0_{number}")).exists();
             kept && btrfs::forget_qgroup(self.root.as_fd(), *number).is_err()
         });
+        gone.look_at = gone.numbers.len() + GONE_BATCH;
     }
 
     fn delete(&self, name: &OsStr) -> Result<(), DiskError> {
