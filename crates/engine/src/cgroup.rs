@@ -64,6 +64,11 @@ pub enum CgroupError {
         "no cgroup controller for {0}; enable it (mount the cgroup v2 file system, or the v1 hierarchy of that name)"
     )]
     NoController(&'static str),
+    #[error(
+        "{path}: this host swaps, and its kernel does not count the swap of a control group, so that memory limits would \
+         not hold; boot with swapaccount=1, or turn swap off (swapoff -a)"
+    )]
+    Swap { path: PathBuf },
 }
 
 type Result<T> = std::result::Result<T, CgroupError>;
@@ -381,15 +386,53 @@ fn limit_memory_v1(dir: &Path, bytes: u64) -> Result<()> {
     let (memory, both) = (dir.join("memory.limit_in_bytes"), dir.join("memory.memsw.limit_in_bytes"));
     let value = bytes.to_string();
     if write(&memory, &value).is_ok() {
-        return write_if_there(&both, &value);
+        return bound_swap(&both, &value);
     }
-    write_if_there(&both, &value)?;
+    bound_swap(&both, &value)?;
     write(&memory, &value)
 }
 
 fn limit_memory_v2(dir: &Path, bytes: u64) -> Result<()> {
     write(&dir.join("memory.max"), &bytes.to_string())?;
-    write_if_there(&dir.join("memory.swap.max"), "0")
+    bound_swap(&dir.join("memory.swap.max"), "0")
+}
+
+/// Without the file the kernel does not count swap: fine only as long as the host has none.
+fn bound_swap(path: &Path, value: &str) -> Result<()> {
+    match write(path, value) {
+        Err(CgroupError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => match swap_in_use() {
+            false => Ok(()),
+            true => Err(CgroupError::Swap { path: path.to_owned() }),
+        },
+        other => other,
+    }
+}
+
+/// Whether this host swaps; if that cannot be told, it is taken to.
+pub(crate) fn swap_in_use() -> bool {
+    match fs::read_to_string("/proc/swaps") {
+        Ok(table) => has_swap(&table),
+        // A kernel without swap has no such file.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// The first line is a heading.
+fn has_swap(table: &str) -> bool {
+    table.lines().nth(1).is_some()
+}
+
+/// Whether the kernel can keep a group from swapping, as far as that can be told without making one.
+pub(crate) fn counts_swap(hierarchies: &Hierarchies) -> bool {
+    match hierarchies {
+        Hierarchies::V1 { memory, .. } => memory.join("memory.memsw.limit_in_bytes").exists(),
+        // The root group has no limits; those below it have both files, or only the first.
+        Hierarchies::V2(root) => {
+            let groups = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+            let limited = groups.filter(|dir| dir.join("memory.max").exists());
+            limited.take(1).all(|dir| dir.join("memory.swap.max").exists())
+        }
+    }
 }
 
 /// Lets the children of a v2 group have the controllers.
@@ -424,6 +467,13 @@ mod tests {
 35 30 0:31 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
         let Hierarchies::V1 { cpu, cpuacct, .. } = Hierarchies::parse(text).unwrap() else { panic!("v1 expected") };
         assert_eq!((cpu.as_path(), &cpu), (Path::new("/sys/fs/cgroup/cpu,cpuacct"), &cpuacct));
+    }
+
+    #[test]
+    fn swap_that_is_not_counted_is_told_from_none() {
+        let heading = "Filename\tType\tSize\tUsed\tPriority\n";
+        assert!(!has_swap(heading) && !has_swap(""));
+        assert!(has_swap(&format!("{heading}/dev/vda2 partition 1048572 0 -2\n")));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Kernel, privileges, namespaces, control groups, limits.
 
 use super::{Check, chain, fail, ok, warn};
-use crate::{cgroup::Hierarchies, disk::find_tool};
+use crate::{
+    cgroup::{self, Hierarchies},
+    disk::find_tool,
+};
 use infield_sys::{memfd, trial};
 use rustix::process::{Resource, getrlimit};
 use std::{
@@ -118,6 +121,11 @@ fn memory_executable() -> Check {
 fn control_groups() -> Check {
     const NAME: &str = "control groups";
     match Hierarchies::detect() {
+        Ok(found) if cgroup::swap_in_use() && !cgroup::counts_swap(&found) => fail(
+            NAME,
+            "this host swaps, and its kernel does not count the swap of a control group",
+            "boot with swapaccount=1, or turn swap off (swapoff -a)",
+        ),
         Ok(Hierarchies::V2(root)) => ok(NAME, format!("version 2 at {}", root.display())),
         Ok(Hierarchies::V1 { memory, .. }) => {
             let unified = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|t| t.contains(" - cgroup2 "));

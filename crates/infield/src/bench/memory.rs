@@ -3,10 +3,19 @@
 //! Only meaningful when the server is on this machine and nothing else grows meanwhile.
 
 use serde::Serialize;
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-/// Time for the kernel to settle (deferred frees, pools refilled) before memory is read.
-const SETTLE: Duration = Duration::from_secs(3);
+/// Memory is read when the server has made its sandboxes ready and the kernel has done what it deferred: when nothing has
+/// changed for so long...
+const CALM: Duration = Duration::from_secs(3);
+/// ...or at the latest after this.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(500);
+/// Smaller changes of free memory are the machine's own.
+const CALM_KIB: i64 = 2048;
 /// How an agent calls itself.
 const AGENT_NAME: &[u8] = b"infield-agent";
 
@@ -46,12 +55,26 @@ impl Host {
     }
 }
 
+/// What the machine holds once it has come to rest.
+pub async fn settled(tag: Option<&str>) -> Host {
+    let began = Instant::now();
+    let (mut last, mut since) = (Host::now(tag), Instant::now());
+    while since.elapsed() < CALM && began.elapsed() < SETTLE_MAX {
+        tokio::time::sleep(LOOK).await;
+        let now = Host::now(tag);
+        if now.agents != last.agents || (now.available_kib - last.available_kib).abs() > CALM_KIB {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Host::now(tag)
+}
+
 pub async fn measure(before: &Host, sandboxes: usize, tag: Option<&str>) -> Idle {
-    tokio::time::sleep(SETTLE).await;
-    let now = Host::now(tag);
+    let now = settled(tag).await;
     let agents = now.agents - before.agents;
     let each = |kib: i64, count: i64| (kib as f64 / count.max(1) as f64 * 10.0).round() / 10.0;
-    let count = i64::try_from(sandboxes).unwrap_or(i64::MAX);
+    // Those kept ready are there before and after; agents that cannot be seen count as asked for.
+    let count = if agents > 0 { agents } else { i64::try_from(sandboxes).unwrap_or(i64::MAX) };
     Idle {
         sandboxes,
         agents,

@@ -182,7 +182,7 @@ impl Bench {
 
     /// What so many sandboxes cost when they do nothing.
     pub async fn idle(&self, sandboxes: usize, tag: Option<&str>) -> Result<memory::Idle, Failure> {
-        let before = memory::Host::now(tag);
+        let before = memory::settled(tag).await;
         let (mut spoken, mut failure) = (Vec::new(), None);
         // One after the other: a burst would leave its own caches behind.
         for _ in 0..sandboxes {
