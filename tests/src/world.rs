@@ -156,6 +156,16 @@ impl World {
         command
     }
 
+    /// With these, a program that starts a server by itself starts this world's.
+    pub fn serve_environment(&self) -> [(&'static str, String); 4] {
+        [
+            ("INFIELD_DATA_DIR", self.data_dir.display().to_string()),
+            ("INFIELD_LISTEN", format!("127.0.0.1:{}", self.port)),
+            ("INFIELD_SUBNET", self.subnet.cidr()),
+            ("INFIELD_IMAGE_DIR", shared_images().display().to_string()),
+        ]
+    }
+
     /// The supervisor's process.
     pub fn supervisor(&self) -> i32 {
         self.server.id() as i32

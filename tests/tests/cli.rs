@@ -79,9 +79,7 @@ fn the_five_errors() {
     fails(&taken, 5, "sandbox creation failed", "Network/quota issue", "Wait 30s, retry; check quota on dashboard");
 
     let failed = specgen(&world, &["exec", "--id", "one", "--cmd", "exit 42"]);
-    assert_eq!(failed.status.code(), Some(42), "the command's own code");
-    let said = text(&failed.stderr);
-    assert!(said.contains("Read output, fix command, retry"), "{said}");
+    fails(&failed, 42, "exec exit code != 0", "Command failed in sandbox", "Read output, fix command, retry");
 
     git.commit("project", "main", "theirs.txt", "theirs\n");
     succeeded(&specgen(&world, &["exec", "--id", "one", "--cmd", "echo mine > mine.txt"]));

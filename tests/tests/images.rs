@@ -92,4 +92,9 @@ fn a_registry_through_the_api() {
     api.delete(&format!("/snapshots/{id}")).expect(200);
     api.get("/snapshots/mine").expect_error(404);
     api.post("/sandbox", json!({ "snapshot": "mine" })).expect_error(400);
+    // It was pulled for this caller alone: it was no snapshot of everybody, and nothing of it stays.
+    api.get(&format!("/snapshots/{}", reference.replace('/', "%2F"))).expect_error(404);
+    infield_tests::eventually("the image is gone", IMAGE_MAX, || {
+        (!infield(&world, &["image", "list"]).contains(&reference)).then_some(())
+    });
 }

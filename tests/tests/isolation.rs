@@ -166,6 +166,12 @@ fn what_people_do_every_day_works() {
     world.sh(&id, "df -h / && test -c /dev/null && test -e /dev/shm && test -c /dev/ptmx && echo x > /dev/null");
     world.sh(&id, "grep -q localhost /etc/hosts && test -s /etc/resolv.conf");
     assert_eq!(world.sh(&id, "git --version | cut -d' ' -f1; node -e 'console.log(1+1)'"), "git\n2\n");
+    // What the image is promised to hold, by what a person types.
+    let programs = "python python3 pip git curl bash sudo ssh gcc make node npm ps less vi pylsp tsc ts-node \
+                    typescript-language-server";
+    assert_eq!(world.sh(&id, &format!("for p in {programs}; do command -v $p > /dev/null || echo $p; done")), "");
+    world.sh(&id, "python3 -m venv /tmp/venv && /tmp/venv/bin/pip --version");
+    world.sh(&id, "test -s /etc/ssl/certs/ca-certificates.crt && python3 -c 'import numpy, matplotlib'");
 }
 
 #[test]

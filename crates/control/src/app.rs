@@ -4,7 +4,7 @@ use crate::{
     activity::Activity,
     auth::Auth,
     directory::Sandboxes,
-    http,
+    http::{self, config::LastReadiness},
     lifecycle::{driver::Driver, janitor, reconcile},
     snapshots::Snapshots,
 };
@@ -74,6 +74,7 @@ pub struct Inner {
     pub(crate) driver: Arc<Driver>,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) readiness: LastReadiness,
     runner_id: OnceCell<String>,
 }
 
@@ -100,6 +101,7 @@ impl App {
             activity: Activity::default(),
             sandboxes,
             snapshots: Snapshots::new(),
+            readiness: LastReadiness::default(),
             runner_id: OnceCell::new(),
         }))
     }

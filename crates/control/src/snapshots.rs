@@ -1,4 +1,5 @@
-//! Snapshots: every image of the host is one, visible to all; callers add their own by naming an image to pull.
+//! Snapshots: every image somebody put on the host is one, visible to all; callers add their own by naming an image to pull.
+//! A pulled image is theirs alone, and goes when the last snapshot of it is deleted.
 
 use crate::{
     app::App,
@@ -104,13 +105,13 @@ fn note_use(app: &App, snapshot: &SnapshotRow) {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    #[error("the runner did not list its images")]
+    #[error("the runner did not answer about its images")]
     Runner(#[source] RunnerError),
     #[error("the database failed")]
     Store(#[from] StoreError),
 }
 
-/// Makes the general snapshots equal to the host's image references.
+/// Makes the general snapshots equal to the references of the host's images, but for those that were pulled for a caller.
 pub async fn sync(app: &App) -> Result<(), SyncError> {
     let images = tokio::time::timeout(IMAGES_TIME_MAX, app.runner.images())
         .await
@@ -135,6 +136,9 @@ pub async fn sync(app: &App) -> Result<(), SyncError> {
         }
     }
     for (reference, image) in wanted {
+        if !app.store.snapshots_of_image(&image.id).await?.is_empty() {
+            continue;
+        }
         match app.store.insert_snapshot(&filled(general(reference), image, now_ms())).await {
             // Another server on the same database was quicker.
             Ok(()) | Err(StoreError::NameTaken) => changed = true,
@@ -143,6 +147,27 @@ pub async fn sync(app: &App) -> Result<(), SyncError> {
     }
     if changed {
         app.snapshots.forget();
+    }
+    Ok(())
+}
+
+/// Takes the image of a snapshot that was just deleted away with the last one of it. Sandboxes made from it go on.
+pub fn release_image(app: &App, image: String) {
+    let app = app.clone();
+    tokio::spawn(async move {
+        if let Err(e) = release_now(&app, &image).await {
+            tracing::warn!(error = %e, image, "cannot remove the image of a deleted snapshot; `infield image remove` does");
+        }
+    });
+}
+
+async fn release_now(app: &App, image: &str) -> Result<(), SyncError> {
+    if !app.store.snapshots_of_image(image).await?.is_empty() {
+        return Ok(());
+    }
+    let images = app.runner.images().await.map_err(SyncError::Runner)?;
+    for reference in images.into_iter().filter(|i| i.id == image).flat_map(|i| i.references) {
+        app.runner.remove_image(reference).await.map_err(SyncError::Runner)?;
     }
     Ok(())
 }

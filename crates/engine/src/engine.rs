@@ -281,9 +281,10 @@ impl Engine {
         self.0.slots.parts.net.ensure_host_rules().map_err(|e| internal(&e))
     }
 
-    /// Collects image layers nobody uses.
+    /// Collects image layers nobody uses. Sandboxes kept ready do not count as users of an image that has lost its names.
     pub fn collect_images(&self) -> Result<(), RunnerError> {
-        self.0.warm.forget(&self.0, |id| self.0.images.resolve(id).is_ok());
+        let named: HashSet<String> = self.0.images.list()?.into_iter().map(|image| image.id).collect();
+        self.0.warm.forget(&self.0, |id| named.contains(id));
         let of_sandboxes = self.0.all();
         let of_sandboxes = of_sandboxes.iter().filter_map(|s| Some(s.entry().record.as_ref()?.image_id.clone()));
         let in_use: HashSet<String> = of_sandboxes.chain(self.0.warm.images()).collect();

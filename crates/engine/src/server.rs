@@ -24,6 +24,8 @@ const REQUESTS_PER_CONNECTION_MAX: usize = 512;
 /// Wanted for the runner itself; less when the host allows less.
 const OPEN_FILES: u64 = 1 << 20;
 const HOST_RULES_PERIOD: Duration = Duration::from_secs(5);
+/// Images whose last sandbox has gone stay at most so long.
+const IMAGES_PERIOD: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerProcessError {
@@ -53,7 +55,7 @@ pub fn run_runner(config: EngineConfig, ready: impl FnOnce(&Recovery)) -> Result
         let listener =
             listen(&path, group).map_err(|source| RunnerProcessError::Listen { path: path.clone(), source })?;
         ready(&recovery);
-        let guard = tokio::spawn(keep_host_rules(engine.clone()));
+        let guard = tokio::spawn(keep_house(engine.clone()));
         tokio::select! {
             () = serve(listener, Arc::new(engine.clone())) => {}
             () = asked_to_end() => {}
@@ -87,15 +89,22 @@ async fn asked_to_end() {
     }
 }
 
-async fn keep_host_rules(engine: Engine) {
-    let mut ticks = tokio::time::interval(HOST_RULES_PERIOD);
+/// What the runner does by itself every now and then, until it is dropped.
+async fn keep_house(engine: Engine) {
+    tokio::join!(
+        every(HOST_RULES_PERIOD, &engine, "check the host's packet rules", Engine::ensure_host_rules),
+        every(IMAGES_PERIOD, &engine, "collect images nobody uses", Engine::collect_images),
+    );
+}
+
+async fn every(period: Duration, engine: &Engine, what: &str, work: fn(&Engine) -> Result<(), RunnerError>) {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let engine = engine.clone();
-        let mended = tokio::task::spawn_blocking(move || engine.ensure_host_rules()).await;
-        if let Ok(Err(error)) = mended {
-            tracing::warn!(%error, "packet rules of the host could not be checked");
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || work(&engine)).await {
+            tracing::warn!(%error, "cannot {what}; trying again later");
         }
     }
 }

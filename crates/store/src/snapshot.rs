@@ -170,6 +170,12 @@ impl Store {
         self.db.fetch(sql, vec![]).await?.iter().map(snapshot_row).collect()
     }
 
+    /// Every snapshot with this image, of every organization.
+    pub async fn snapshots_of_image(&self, image: &str) -> Result<Vec<SnapshotRow>, StoreError> {
+        let sql = concat!("SELECT ", columns!(), " FROM snapshots WHERE image = $1");
+        self.db.fetch(sql, vec![image.into()]).await?.iter().map(snapshot_row).collect()
+    }
+
     pub async fn delete_snapshot(&self, id: &str) -> Result<bool, StoreError> {
         Ok(self.db.execute("DELETE FROM snapshots WHERE id = $1", vec![id.into()]).await? > 0)
     }

@@ -4,10 +4,20 @@ use super::extract::BaseUrl;
 use crate::{app::App, lifecycle::create::AUTO_ARCHIVE_MAX_MIN};
 use axum::{Json, extract::State, http::StatusCode};
 use infield_api::config::{Component, DaytonaConfiguration, Health, OidcConfig, Readiness};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
 
 /// A component that takes longer to answer counts as down.
 const READY_WITHIN: Duration = Duration::from_secs(3);
+/// Nobody needs a key to ask, so the components are asked at most this often.
+const READY_EVERY: Duration = Duration::from_secs(1);
+
+/// What the components said last. Held while they are asked: callers that come meanwhile wait for the same answer.
+#[derive(Default)]
+pub(crate) struct LastReadiness(Mutex<Option<(Instant, Readiness)>>);
 
 /// The process answers.
 #[utoipa::path(get, path = "/health", operation_id = "HealthController_live", tag = "health",
@@ -20,6 +30,17 @@ pub async fn health() -> Json<Health> {
 #[utoipa::path(get, path = "/health/ready", operation_id = "HealthController_check", tag = "health",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 pub async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
+    let mut last = app.readiness.0.lock().await;
+    let readiness = match last.take().filter(|(at, _)| at.elapsed() < READY_EVERY) {
+        Some(fresh) => last.insert(fresh),
+        None => last.insert((Instant::now(), ask(&app).await)),
+    };
+    let readiness = readiness.1.clone();
+    let status = if readiness.error.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
+}
+
+async fn ask(app: &App) -> Readiness {
     let database = tokio::time::timeout(READY_WITHIN, app.store.ping()).await.is_ok_and(|r| r.is_ok());
     let runner = tokio::time::timeout(READY_WITHIN, app.runner.images()).await.is_ok_and(|r| r.is_ok());
     let mut readiness = Readiness {
@@ -35,8 +56,7 @@ pub async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
         list.insert(name.to_owned(), component.clone());
         readiness.details.insert(name.to_owned(), component);
     }
-    let status = if database && runner { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness))
+    readiness
 }
 
 /// Facts about this server. There is no identity provider yet: keys are the only credentials.

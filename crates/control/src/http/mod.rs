@@ -18,13 +18,16 @@ mod view;
 use crate::{app::App, error};
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
-    http::{HeaderName, Method},
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderName, HeaderValue, Method},
     middleware,
+    response::Response,
     routing::{any, delete, get, post, put},
 };
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
+/// Every answer says the server's version.
+const VERSION_HEADER: HeaderName = HeaderName::from_static("x-daytona-api-version");
 /// Longest request body.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
@@ -42,7 +45,15 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn(error::envelope))
         .layer(middleware::from_fn(drain::drain))
         .layer(cors())
+        .layer(middleware::map_response_with_state(app.clone(), name_version))
         .with_state(app)
+}
+
+async fn name_version(State(app): State<App>, mut response: Response) -> Response {
+    if let Ok(version) = HeaderValue::from_str(&app.config.version) {
+        response.headers_mut().insert(VERSION_HEADER, version);
+    }
+    response
 }
 
 fn public() -> Router<App> {
@@ -110,5 +121,5 @@ fn cors() -> CorsLayer {
             Method::OPTIONS,
         ])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([HeaderName::from_static("server-timing")])
+        .expose_headers([HeaderName::from_static("server-timing"), VERSION_HEADER])
 }

@@ -83,7 +83,7 @@ pub async fn create(
     Ok(Json(view::snapshot(row)))
 }
 
-/// Delete a snapshot by its id. Sandboxes made from it go on.
+/// Delete a snapshot by its id, and its image when it was the last one of it. Sandboxes made from it go on.
 #[utoipa::path(delete, path = "/snapshots/{id}", operation_id = "removeSnapshot", tag = "snapshots",
     params(("id" = String, Path)),
     responses((status = 200), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -98,6 +98,9 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
     }
     app.store.delete_snapshot(&row.id).await?;
     app.snapshots.forget();
+    if let Some(image) = row.image {
+        snapshots::release_image(&app, image);
+    }
     Ok(StatusCode::OK)
 }
 

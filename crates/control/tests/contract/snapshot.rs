@@ -39,11 +39,15 @@ async fn a_snapshot_is_pulled_then_active() {
     w.until("active", async |w| w.get("/snapshots/mine").await.json["state"] == "active").await;
     let s = w.sandbox(json!({"snapshot": "mine"})).await;
     assert_eq!(json!([s["cpu"], s["memory"], s["disk"], s["snapshot"]]), json!([2, 3, 5, "mine"]));
+    // The image is the caller's alone: no snapshot of everybody.
+    assert_eq!(w.get("/snapshots/registry:5000%2Fdeb:12").await.status, 404);
+    assert_eq!(w.post("/sandbox", json!({"snapshot": "registry:5000/deb:12"})).await.status, 400);
     let spec = w.sim.host().sandboxes.values().next().unwrap().0.clone();
     assert_eq!((spec.cpu, spec.entrypoint), (2, vec!["sleep".to_owned(), "9".to_owned()]));
     let id = w.get("/snapshots/mine").await.json["id"].as_str().unwrap().to_owned();
     assert_eq!(w.delete(&format!("/snapshots/{id}")).await.status, 200);
     assert_eq!(w.get("/snapshots/mine").await.status, 404);
+    w.until("its image is gone", async |w| w.sim.host().images.len() == 1).await;
     assert_eq!(w.state(s["id"].as_str().unwrap()).await, "started");
 }
 
