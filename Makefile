@@ -15,6 +15,7 @@ PROFILE ?= dev
 PROFILE_DIR := $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # The default image of tests, demo and bench; made once.
 IMAGES ?= $(CURDIR)/target/infield-images
+# Building needs no root, sandboxes do.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: deps deps-build deps-demo deps-vm deps-bench build image demo test test-vm bench fmt fmt-check clippy tidy clean
@@ -40,10 +41,10 @@ build: deps-build
 
 ## The default sandbox image, from Debian packages.
 image: build
-	@scripts/image "$(IMAGES)" target/$(PROFILE_DIR)/infield
+	@$(SUDO) scripts/image "$(IMAGES)" target/$(PROFILE_DIR)/infield
 
 demo: deps-demo build
-	@scripts/demo target/$(PROFILE_DIR)
+	@$(SUDO) env IMAGES="$(IMAGES)" scripts/demo target/$(PROFILE_DIR)
 
 test: deps build image
 	@scripts/test

@@ -220,6 +220,11 @@ impl World {
         (self.tag, self.key) = (tag, key);
     }
 
+    /// The range of addresses that its sandboxes have.
+    pub fn cidr(&self) -> String {
+        self.subnet.cidr()
+    }
+
     /// Where the server writes what it has to say.
     pub fn log(&self) -> PathBuf {
         self.folder.join("server.log")

@@ -123,6 +123,13 @@ pub enum EngineError {
     Root(String),
 }
 
+impl EngineError {
+    /// Whether this host, or what was asked of it, is at fault: opening it again would end the same way.
+    pub fn refuses_host(&self) -> bool {
+        matches!(self, Self::Root(_) | Self::Cgroup(_) | Self::Net(_) | Self::Disk(_))
+    }
+}
+
 /// What [`Engine::open`] found from an earlier runner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {

@@ -134,6 +134,7 @@ const EISDIR: i32 = 21;
 const EPERM: i32 = 1;
 const EBADF: i32 = 9;
 const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
 
 /// A detached mount of the whole root: `layers` (top first) below `disk`'s `u`, ids shifted by `userns`, whose id 0 is the
 /// host's `first_id`.
@@ -148,8 +149,12 @@ pub(crate) fn mount(layers: &[PathBuf], disk: &Path, userns: BorrowedFd<'_>, fir
     // Devices never; set-user-id programs yes (sudo), they count only inside the user namespace.
     let attributes = mount::ATTR_NODEV;
     let mounted = match by_descriptor(&lowers, &private, first_id, attributes) {
-        // Kernels before 6.13 want names, and those before 6.15 attached mounts.
-        Err(e) if matches!(e.raw_os_error(), Some(EINVAL | EBADF)) || e.kind() == io::ErrorKind::InvalidInput => {
+        // Kernels before 6.13 want names (and those before 6.5 have no way at all to say "descriptor"), those before 6.15
+        // attached mounts.
+        Err(e)
+            if matches!(e.raw_os_error(), Some(EINVAL | EBADF | EOPNOTSUPP))
+                || e.kind() == io::ErrorKind::InvalidInput =>
+        {
             stage::overlay(stage::Parts { lowers, disk: private, first_id, attributes })
         }
         other => other,

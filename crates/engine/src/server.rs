@@ -39,6 +39,13 @@ pub enum RunnerProcessError {
     Runtime(#[source] io::Error),
 }
 
+impl RunnerProcessError {
+    /// See [`EngineError::refuses_host`].
+    pub fn refuses_host(&self) -> bool {
+        matches!(self, Self::Engine(error) if error.refuses_host())
+    }
+}
+
 /// Runs a runner until SIGTERM or SIGINT. Call it before anything starts threads: the zygotes are made first. `ready` hears
 /// what was found from an earlier runner as soon as requests are answered.
 pub fn run_runner(config: EngineConfig, ready: impl FnOnce(&Recovery)) -> Result<(), RunnerProcessError> {

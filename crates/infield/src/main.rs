@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::main(args).map(|()| ExitCode::SUCCESS),
         Command::ApiWorker(args) => serve::worker::main(args).map(|()| ExitCode::SUCCESS),
-        Command::Runner(args) => runner::main(args).map(|()| ExitCode::SUCCESS),
+        Command::Runner(args) => runner::main(args),
         Command::Zygote => return runner::zygote(),
         Command::Setup(args) => setup::main(&args),
         Command::Teardown(args) => teardown::main(&args).map(|()| ExitCode::SUCCESS),

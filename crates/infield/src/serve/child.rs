@@ -2,7 +2,7 @@
 
 use super::key_file::{self, KeyFile};
 use crate::paths::Owner;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     ffi::OsString,
@@ -18,6 +18,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const STEADY: Duration = Duration::from_secs(30);
 /// How long a child may take to finish what it is doing.
 const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Exit status of a child that cannot work on this host, or not with these settings.
+pub const REFUSES: u8 = 78;
 
 /// What a child gives up and gets instead.
 pub struct Drop {
@@ -35,11 +38,13 @@ pub struct Child {
     running: Option<tokio::process::Child>,
     started: Instant,
     pause: Duration,
+    /// How often it was started.
+    starts: u32,
 }
 
 impl Child {
     pub fn new(name: &'static str, argv: Vec<OsString>, drop: Option<Drop>) -> Self {
-        Self { name, argv, drop, running: None, started: Instant::now(), pause: PAUSE_FIRST }
+        Self { name, argv, drop, running: None, started: Instant::now(), pause: PAUSE_FIRST, starts: 0 }
     }
 
     pub fn start(&mut self) -> Result<()> {
@@ -62,14 +67,22 @@ impl Child {
             tokio::spawn(drop.keys.clone().receive(stdout));
         }
         self.running = Some(child);
+        self.starts = self.starts.saturating_add(1);
         self.started = Instant::now();
         Ok(())
     }
 
-    /// Returns after the child died and was started again. Cancelling it is harmless.
-    pub async fn keep_alive(&mut self) {
+    /// Returns after the child died and was started again, with an error when its first start told that it never can work.
+    /// (Once it has worked, something else is wrong, and sandboxes may be running: then it is started until it works again.)
+    /// Cancelling it is harmless.
+    pub async fn keep_alive(&mut self) -> Result<()> {
         if let Some(child) = &mut self.running {
             let ended = child.wait().await;
+            let code = ended.as_ref().ok().and_then(std::process::ExitStatus::code);
+            if self.starts == 1 && code == Some(REFUSES.into()) {
+                self.running = None;
+                bail!("the {} process cannot work here, see above; `infield doctor` says more", self.name);
+            }
             let how = ended.map_or_else(|e| e.to_string(), |status| status.to_string());
             if self.started.elapsed() >= STEADY {
                 self.pause = PAUSE_FIRST;
@@ -84,6 +97,7 @@ impl Child {
             eprintln!("infield: {e:#}");
             self.started = Instant::now();
         }
+        Ok(())
     }
 
     /// Asks it to end, then makes it end.

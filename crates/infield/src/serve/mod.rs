@@ -1,7 +1,7 @@
 //! `infield serve`: a small root supervisor that binds the address and keeps two children alive: the runner (root, no
 //! network) and the API (network, no privileges). It parses no request and opens no database.
 
-mod child;
+pub mod child;
 pub mod http;
 mod key_file;
 pub mod worker;
@@ -55,18 +55,21 @@ async fn supervise(args: &ServeArgs, paths: &Paths, owner: Owner, listener: TcpL
     let mut api = Child::new("api", api_argv(args, paths), Some(drop));
     runner.start()?;
     api.start()?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = runner.keep_alive() => {}
-            () = api.keep_alive() => {}
+    let outcome = loop {
+        let going_on = tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            going_on = runner.keep_alive() => going_on,
+            going_on = api.keep_alive() => going_on,
+        };
+        if going_on.is_err() {
+            break going_on;
         }
-    }
+    };
     // The API first: it finishes what it is answering, for which it needs the runner. Sandboxes go on.
     api.stop().await;
     runner.stop().await;
-    Ok(())
+    outcome
 }
 
 /// The arguments of a runner with the same settings.
