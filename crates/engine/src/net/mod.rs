@@ -438,8 +438,10 @@ struct HostRoutes {
 
 impl HostRoutes {
     fn read(socket: &mut Socket) -> Result<Self, NetError> {
-        let routes = link::routes(socket).map_err(NetError::kernel("list routes"))?;
+        let mut routes = link::routes(socket).map_err(NetError::kernel("list routes"))?;
         let links = link::list(socket).map_err(NetError::kernel("list network links"))?;
+        // A link that went between the two lists, as those of ended sandboxes do, took its routes with it.
+        routes.retain(|r| r.links.is_empty() || r.links.iter().any(|index| links.contains_key(index)));
         Ok(Self { routes, links })
     }
 
