@@ -259,16 +259,16 @@ fn keys_and_doctor_and_completions() {
 
 #[test]
 fn serve_ends_where_no_sandbox_can_run() {
-    let world = World::new("refuses");
-    let data_dir = world.scratch("second").join("data");
-    for (subnet, reason) in [(world.cidr(), "overlaps the route"), ("10.0.0.0/99".to_owned(), "10.0.0.0/99")] {
-        let mut command = world.command("infield");
-        command.args(["serve", "--listen", "127.0.0.1:0", "--subnet", &subnet, "--data-dir"]).arg(&data_dir);
+    let (first, mut second) = (World::new("first"), World::new("second"));
+    second.kill_server();
+    for (subnet, reason) in [(first.cidr(), "overlaps the route"), ("10.0.0.0/99".to_owned(), "10.0.0.0/99")] {
+        let mut command = second.command("infield");
+        command.args(["serve", "--listen", "127.0.0.1:0", "--subnet", &subnet, "--data-dir"]).arg(&second.data_dir);
         let output = run(&mut command, COMMAND_MAX);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(reason) && said.contains("`infield doctor`"), "{said}");
     }
-    let mut teardown = world.command("infield");
-    succeeded(&run(teardown.arg("teardown").arg("--data-dir").arg(&data_dir), COMMAND_MAX));
+    second.restart();
+    second.sandbox();
 }

@@ -207,6 +207,8 @@ impl Engine {
     /// it in a runtime's context, because the engine watches its sandboxes from there.
     pub fn open(config: EngineConfig, zygotes: Zygotes) -> Result<(Self, Recovery), EngineError> {
         let lock = prepare_dirs(&config)?;
+        // First of all: where this fails, nothing is to be left behind.
+        crate::doctor::root_mounts(&config.data_dir).map_err(EngineError::Root)?;
         shared_tables::raise();
         let tag = tag_of(&config.data_dir).map_err(dir_error(&config.data_dir, "open the data directory"))?;
         let cgroups = Cgroups::open(&tag)?;
@@ -216,7 +218,6 @@ impl Engine {
             pool_bytes: config.pool_bytes,
             backend: config.disk_backend,
         })?;
-        crate::doctor::root_mounts(&config.data_dir).map_err(EngineError::Root)?;
         let image_dir = config.image_dir.clone().unwrap_or_else(|| config.data_dir.join("images"));
         let images = Arc::new(Store::open_for(image_dir, &config.data_dir)?);
         let agent = memfd::sealed_executable(c"infield-agent", &config.agent).map_err(EngineError::Agent)?;
