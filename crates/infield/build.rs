@@ -6,17 +6,22 @@
 use std::{
     env,
     error::Error,
+    fs::File,
     path::{Path, PathBuf},
     process::Command,
+    time::SystemTime,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=INFIELD_AGENT_BIN");
     let agent = match env::var_os("INFIELD_AGENT_BIN") {
-        Some(ready) => PathBuf::from(ready).canonicalize()?,
+        Some(ready) => {
+            let ready = PathBuf::from(ready).canonicalize()?;
+            println!("cargo::rerun-if-changed={}", ready.display());
+            ready
+        }
         None => build()?,
     };
-    println!("cargo::rerun-if-changed={}", agent.display());
     println!("cargo::rustc-env=INFIELD_AGENT={}", agent.display());
     Ok(())
 }
@@ -50,5 +55,10 @@ fn build() -> Result<PathBuf, Box<dyn Error>> {
     if !status.success() {
         return Err("the agent could not be built; its errors stand above".into());
     }
+    // Gone when the folder is, so that the agent is built again. Not the agent itself: it is younger than the start of this
+    // program, and everything would be built once more by the next build.
+    let mark = folder.join("made");
+    File::create(&mark)?.set_modified(SystemTime::UNIX_EPOCH)?;
+    println!("cargo::rerun-if-changed={}", mark.display());
     Ok(folder.join(target).join("agent/infield-agent"))
 }

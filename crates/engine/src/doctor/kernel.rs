@@ -84,6 +84,10 @@ fn namespaces() -> Vec<Check> {
     ]
     .map(|(name, flag, short)| match trial::namespaces(flag) {
         Ok(()) => ok(name, "can be made"),
+        // The kernel makes none for who lives in a chroot, and the filters of containers forbid it.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            fail(name, format!("cannot be made: {e}"), "run on the host itself, not in a chroot or a container")
+        }
         Err(e) => fail(
             name,
             format!("cannot be made: {e}"),
