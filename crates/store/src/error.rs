@@ -18,6 +18,13 @@ pub enum StoreError {
     Unreadable { what: String },
 }
 
+impl StoreError {
+    /// The server is ending and has closed its connections.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::PoolClosed))
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(e: sqlx::Error) -> Self {
         match &e {

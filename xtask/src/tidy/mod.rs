@@ -2,6 +2,7 @@
 //!
 //! Every rule returns sentences; none of them changes a file.
 
+mod dependencies;
 mod edges;
 mod lints;
 mod nouns;
@@ -46,21 +47,10 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
     complaints.extend(nouns::check(&rust));
     complaints.extend(lints::check(root, &rust)?);
     complaints.extend(edges::check(root)?);
-    complaints.extend(lock_size(root)?);
+    complaints.extend(dependencies::check(root)?);
     complaints.extend(machine_paths(root, &tracked)?);
     complaints.extend(operations_in_step(root)?);
     Ok(complaints)
-}
-
-/// Dependencies are code that nobody here wrote; their number is bounded.
-const LOCK_PACKAGES_MAX: usize = 500;
-
-fn lock_size(root: &Path) -> Result<Option<String>> {
-    let lock = std::fs::read_to_string(root.join("Cargo.lock")).context("read Cargo.lock")?;
-    let packages = lock.lines().filter(|line| *line == "[[package]]").count();
-    Ok((packages > LOCK_PACKAGES_MAX).then(|| {
-        format!("Cargo.lock: {packages} packages, at most {LOCK_PACKAGES_MAX}; drop a dependency or a feature")
-    }))
 }
 
 /// Tracked files and new ones that git does not ignore.

@@ -270,6 +270,8 @@ impl Driver {
         loop {
             match query().await {
                 Ok(found) => return found,
+                // The next start finds the row as it was, and asks the host.
+                Err(e) if e.is_closed() => return std::future::pending().await,
                 Err(e) => tracing::error!(error = %e, "the database failed; trying again"),
             }
             tokio::time::sleep(pause).await;
