@@ -11,9 +11,7 @@ use crate::launch::{Child, Input, Launch, launch};
 use crate::output::Output;
 use crate::shell::{self, Family, Shell};
 use crate::state::Shared;
-use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::IntoResponse;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use infield_api::toolbox::CodeRunRequest;
@@ -122,7 +120,7 @@ fn with_charts(output: Output, code: i32) -> axum::response::Response {
         return output.into_answer(code);
     }
     let result = String::from_utf8_lossy(&text);
-    Json(json!({ "exitCode": code, "result": result, "artifacts": { "charts": charts } })).into_response()
+    body::ok(&json!({ "exitCode": code, "result": result, "artifacts": { "charts": charts } }))
 }
 
 /// What the shell is given; it also produces the exact message when the interpreter is missing.

@@ -15,7 +15,7 @@ use infield_api::toolbox::{DaemonErrorCode, ExecuteRequest};
 use rustix::process::Signal;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -238,6 +238,10 @@ pub async fn collect_output(
     while open {
         match tokio::time::timeout_at(drain_until, output.read_from(&mut child.out)).await {
             Ok(read) => open = read.is_ok_and(|n| n > 0),
+            Err(_) if deadline.is_some_and(|d| d == drain_until) => {
+                signal_left(child.pid);
+                return Err(expired());
+            }
             Err(_) => open = false,
         }
     }
@@ -246,11 +250,23 @@ pub async fn collect_output(
     Ok((output, exit.code()))
 }
 
+/// Kills what an ended command left in its group. Its number is kept by the group as long as somebody is in it; a process
+/// of that number now is a stranger, and nobody of ours is left.
+fn signal_left(group: i32) {
+    if !Path::new(&format!("/proc/{group}")).exists() {
+        signal_group(group, Signal::KILL);
+    }
+}
+
 /// The whole group is killed; the answer does not wait for processes that cannot die.
 async fn timed_out(mut child: Child) -> Failure {
     if child.exit.try_recv().is_err() {
         signal_group(child.pid, Signal::KILL);
         let _ = timeout(Duration::from_secs(KILL_WAIT_SECONDS_MAX), &mut child.exit).await;
     }
+    expired()
+}
+
+fn expired() -> Failure {
     Failure::new(DaemonErrorCode::ProcessExecutionTimeout, "command execution timeout")
 }

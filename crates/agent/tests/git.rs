@@ -117,8 +117,15 @@ fn clones_that_fail_leave_nothing_and_say_why() {
     assert!(!agent.work("c").exists());
     fs::create_dir(agent.work("full")).unwrap();
     fs::write(agent.work("full/x"), "x").unwrap();
+    // Files that were there stay, whether the clone goes well or not.
+    fs::write(agent.work("full/one"), "mine").unwrap();
+    assert_eq!(code(json!({"url": url, "path": "full"})).0, 409, "one would be overwritten");
+    assert_eq!(fs::read(agent.work("full/one")).unwrap(), b"mine");
+    assert!(!agent.work("full/.git").exists());
+    fs::remove_file(agent.work("full/one")).unwrap();
+    assert_eq!(agent.post("/git/clone", json!({"url": url, "path": "full"})).status, 200);
+    assert!(agent.work("full/x").exists() && agent.work("full/one").exists());
     assert_eq!(code(json!({"url": url, "path": "full"})), (409, "CONFLICT".into()));
-    assert!(agent.work("full/x").exists());
 }
 
 #[test]

@@ -142,6 +142,9 @@ fn of_the_repository() {
         place.is(&agent.get(&format!("/git/{query}")), 400, "BAD_REQUEST");
     }
     place.is(&place.clone("r.git", "c"), 409, "CONFLICT");
+    place.is(&place.clone("empty.git", "x"), 404, "NOT_FOUND");
+    host(&place.agent.work(""), "git", &["clone", "-q", &format!("{}/empty.git", place.server.url), "nothing"]);
+    place.is(&place.post("pull", json!({"path": "nothing"})), 404, "NOT_FOUND");
     place.is(&place.post("init", json!({})), 409, "CONFLICT");
     place.is(&place.post("checkout", json!({"branch": "nope"})), 404, "GIT_BRANCH_NOT_FOUND");
     place.is(&place.post("checkout", json!({"branch": "0123abcd"})), 404, "GIT_BRANCH_NOT_FOUND");
@@ -173,6 +176,12 @@ fn fields_that_old_go_clients_do_not_know_stay_out() {
     assert_eq!(get("status", "0.188.0")["upstream"], "origin/main");
     assert_eq!(get("branches", "0.188.0")["current"], "main");
     assert!(get("status", "0.187.0").get("upstream").is_none());
+    let listed = |version: &str| {
+        let headers = [("X-Daytona-Source", "sdk-go"), ("X-Daytona-SDK-Version", version)];
+        place.agent.request("GET", "/files?path=c", &headers, b"").json()[0].clone()
+    };
+    assert!(listed("0.188.0")["path"].is_string());
+    assert!(listed("0.187.0").get("path").is_none() && listed("0.187.0")["name"].is_string());
     assert_eq!(get("branches", "v0.187.0"), json!({"branches": ["main"]}));
 }
 

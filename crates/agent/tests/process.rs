@@ -88,9 +88,15 @@ fn a_timeout_kills_the_whole_group() {
     let answer = agent.post("/process/execute", json!({"command": command, "timeout": 1}));
     assert_eq!(answer.code(), "PROCESS_EXECUTION_TIMEOUT");
     assert_eq!((answer.status, answer.json()["message"].as_str()), (408, Some("command execution timeout")));
-    let pid = std::fs::read_to_string(mark).unwrap();
+    let pid = std::fs::read_to_string(&mark).unwrap();
     until("the sleeper is gone", || !is_running(pid.trim()));
     assert_eq!(agent.post("/process/execute", json!({"command": "sleep 1000", "timeout": 1})).status, 408);
+    // Also when only a child is left, with the output still in its hands.
+    let command = format!("sleep 1000 & echo $! > {}", mark.display());
+    let answer = agent.post("/process/execute", json!({"command": command, "timeout": 1}));
+    assert_eq!((answer.status, answer.code()), (408, "PROCESS_EXECUTION_TIMEOUT".into()));
+    let pid = std::fs::read_to_string(agent.work("pid")).unwrap();
+    until("the child is gone", || !is_running(pid.trim()));
 }
 
 /// Present and not a zombie waiting for whoever adopted it.

@@ -5,7 +5,8 @@ use super::{blocking, json_stream, path};
 use crate::body;
 use crate::error::{Answer, Failure};
 use crate::query::Query;
-use crate::timestamp;
+use crate::{sdk, timestamp};
+use http::HeaderMap;
 use infield_api::toolbox::FileInfo;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -20,7 +21,8 @@ pub async fn info(query: Query) -> Answer {
     .await
 }
 
-pub async fn list(query: Query) -> Answer {
+pub async fn list(query: Query, headers: HeaderMap) -> Answer {
+    let strict = sdk::is_strict_go(&headers);
     let path = if query.bytes("path").is_some() { query.path("path")? } else { PathBuf::from(".") };
     let depth = match query.text("depth") {
         None => 1,
@@ -36,7 +38,8 @@ pub async fn list(query: Query) -> Answer {
             let Entry { relative, full, metadata } = entry?;
             // A link is described as what it leads to, and left out when that is nowhere.
             let metadata = if metadata.is_symlink() { fs::metadata(&full).ok() } else { Some(metadata) };
-            Ok(metadata.map(|m| describe(&path::base(&relative), &m, Some(&path::join(&path, &relative)))))
+            let shown = (!strict).then(|| path::join(&path, &relative));
+            Ok(metadata.map(|m| describe(&path::base(&relative), &m, shown.as_deref())))
         }))
     })
     .await

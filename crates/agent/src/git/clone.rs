@@ -13,39 +13,48 @@ use std::path::Path;
 pub fn clone(request: GitCloneRequest) -> Result<()> {
     let (address, kind) = url::classify(&request.url)?;
     let path = Path::new(&request.path);
-    let existed = check_free(path)?;
+    let before = check_free(path)?;
     let outcome = match kind {
         Kind::Ssh => cli::clone(&request, &address),
         _ => clone_with_libgit2(&request, &address, kind),
     };
     if outcome.is_err() {
-        remove_new(path, existed);
+        remove_new(path, before);
     }
     outcome
 }
 
-/// The directory must be missing or empty. Says whether it existed.
-fn check_free(path: &Path) -> Result<bool> {
+/// What stood at the path before.
+enum Place {
+    Missing,
+    Empty,
+    /// Files, but no repository.
+    Files,
+}
+
+/// A repository is never cloned over another.
+fn check_free(path: &Path) -> Result<Place> {
     match fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => Ok(true),
-        Ok(false) => {
-            let repository = Repository::open(path).is_ok();
-            let what = if repository { "repository already exists" } else { "the directory is not empty" };
-            Err(GitFailure::new(Code::Conflict, format!("{what}: {}", path.display())))
+        Ok(true) => Ok(Place::Empty),
+        Ok(false) if Repository::open(path).is_ok() || path.join(".git").exists() => {
+            Err(GitFailure::new(Code::Conflict, format!("repository already exists: {}", path.display())))
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Ok(false) => Ok(Place::Files),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Place::Missing),
         Err(e) => Err(GitFailure::new(Code::Internal, format!("{}: {e}", path.display()))),
     }
 }
 
-fn remove_new(path: &Path, existed: bool) {
-    if !existed {
-        let _ = fs::remove_dir_all(path);
-        return;
-    }
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
-        let _ = if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+/// Files that were there before stay: a clone that would overwrite one fails before it writes any.
+fn remove_new(path: &Path, before: Place) {
+    let made = match before {
+        Place::Missing => vec![path.to_owned()],
+        Place::Empty => fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect(),
+        Place::Files => vec![path.join(".git")],
+    };
+    for made in made {
+        let is_dir = made.symlink_metadata().is_ok_and(|m| m.is_dir());
+        let _ = if is_dir { fs::remove_dir_all(&made) } else { fs::remove_file(&made) };
     }
 }
 

@@ -6,7 +6,7 @@ use super::failure::{GitFailure, Result};
 use super::http::{self, Access};
 use super::status::{current_branch, open};
 use super::url::{self, Kind};
-use git2::{ErrorCode, FetchOptions, Oid, PushOptions, Remote, RemoteCallbacks, Repository};
+use git2::{Direction, ErrorCode, FetchOptions, Oid, PushOptions, Remote, RemoteCallbacks, Repository};
 use infield_api::toolbox::{DaemonErrorCode as Code, GitTransferRequest};
 use std::cell::RefCell;
 use std::path::Path;
@@ -86,19 +86,28 @@ pub fn pull(request: GitTransferRequest) -> Result<()> {
     }
     let tracking = format!("refs/remotes/{}/{}", plan.remote, plan.branch);
     let refspec = format!("+refs/heads/{}:{tracking}", plan.branch);
-    if plan.kind == Kind::Ssh {
-        cli::fetch(plan.repo.path(), &plan.remote, Some(&refspec))?;
-    } else {
-        let mut remote = find_remote(&plan.repo, &plan.remote)?;
-        remote.fetch(&[&refspec], Some(&mut fetch_options()), None).map_err(|e| missing(e, &plan.branch))?;
-    }
+    let fetched = match plan.kind {
+        Kind::Ssh => cli::fetch(plan.repo.path(), &plan.remote, Some(&refspec)),
+        _ => fetch_one(&plan, &refspec),
+    };
+    fetched?;
     let fetched = plan.repo.find_reference(&tracking).map_err(|_| GitFailure::no_branch(&plan.branch))?;
     fast_forward(&plan.repo, fetched.peel_to_commit()?.id())
 }
 
-fn missing(e: git2::Error, branch: &str) -> GitFailure {
-    let failure = GitFailure::from(e);
-    if failure.code == Code::NotFound { GitFailure::no_branch(branch) } else { failure }
+/// libgit2 passes silently over a branch that the remote does not have; so what there is, is asked for first.
+fn fetch_one(plan: &Plan, refspec: &str) -> Result<()> {
+    let mut remote = find_remote(&plan.repo, &plan.remote)?;
+    remote.connect(Direction::Fetch)?;
+    let there = remote.list()?;
+    if there.is_empty() {
+        return Err(GitFailure::new(Code::NotFound, "remote repository is empty"));
+    }
+    let wanted = format!("refs/heads/{}", plan.branch);
+    if !there.iter().any(|head| head.name() == wanted) {
+        return Err(GitFailure::no_branch(&plan.branch));
+    }
+    Ok(remote.fetch(&[refspec], Some(&mut fetch_options()), None)?)
 }
 
 /// Moves the current branch to `target`, which must contain it.
