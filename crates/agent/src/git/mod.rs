@@ -8,6 +8,7 @@ mod commit;
 mod config;
 mod credentials;
 mod dns;
+mod dns_text;
 mod failure;
 mod http;
 mod places;
