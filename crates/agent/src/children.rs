@@ -5,7 +5,7 @@
 //! under way. A start only takes a status that arrived after it began, so a reused number cannot deceive it.
 
 use rustix::process::{WaitOptions, WaitStatus};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -63,6 +63,11 @@ impl Children {
         let began = table.moment;
         table.starting.insert(began);
         Starting { table: self, began }
+    }
+
+    /// Children that were started here and whose end nobody has been told yet.
+    pub fn known(&self) -> HashSet<i32> {
+        self.table().waiting.keys().copied().collect()
     }
 
     /// Collects every ended child there is. To be called on each SIGCHLD.

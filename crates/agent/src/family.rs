@@ -4,7 +4,9 @@
 //! What hides on purpose (a new session *and* an emptied environment, after its parents are gone) is not found; it stays
 //! under the sandbox's limits and ends with the sandbox.
 
+use crate::children::Children;
 use crate::stat::{Stat, parse_stat};
+use crate::state::Shared;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::HashMap;
 use std::fs::File;
@@ -45,27 +47,34 @@ impl Family {
         Self { leader, began, mark: format!("{}={tag}", Self::VARIABLE).into_bytes() }
     }
 
-    /// Living members with the moment they began. Reads all of `/proc`.
-    fn members(&self) -> Vec<(i32, u64)> {
+    /// Living members with the moment they began. Of the agent's own children only this leader is looked at: the others lead
+    /// families of their own, and whoever is in one of their sessions descends from them. That leaves little to read even
+    /// where a thousand shells idle.
+    fn members(&self, children: &Children) -> Vec<(i32, u64)> {
         let Ok(dir) = std::fs::read_dir("/proc") else { return Vec::new() };
-        let pids = dir.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-        let all: HashMap<i32, Stat> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
+        let mut pids: Vec<i32> = dir.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+        // In this order: a number seen before and known now was no member's, or the member is gone.
+        let mut others = children.known();
+        others.remove(&self.leader);
+        pids.retain(|pid| !others.contains(pid));
+        let all: HashMap<i32, Stat> = pids.into_iter().filter_map(|pid| Some((pid, stat(pid)?))).collect();
         let reused = all.get(&self.leader).is_some_and(|s| self.began.is_some_and(|b| b != s.began));
         let own = i32::try_from(std::process::id()).unwrap_or(1);
         let mut known = HashMap::new();
         for (&pid, stat) in &all {
             let near = !reused && (stat.session == self.leader || stat.group == self.leader || pid == self.leader);
-            known.insert(pid, pid != own && pid != 1 && (near || self.carries_mark(pid)));
+            let member = || near || (!others.contains(&stat.session) && self.carries_mark(pid));
+            known.insert(pid, pid != own && pid != 1 && member());
         }
         let mut found: Vec<i32> = known.iter().filter(|(_, member)| **member).map(|(pid, _)| *pid).collect();
         let mut at = 0;
-        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+        let mut offspring: HashMap<i32, Vec<i32>> = HashMap::new();
         for (&pid, stat) in &all {
-            children.entry(stat.parent).or_default().push(pid);
+            offspring.entry(stat.parent).or_default().push(pid);
         }
         while let Some(&parent) = found.get(at) {
             at += 1;
-            for &child in children.get(&parent).into_iter().flatten() {
+            for &child in offspring.get(&parent).into_iter().flatten() {
                 if known.insert(child, true) == Some(false) {
                     found.push(child);
                 }
@@ -83,8 +92,8 @@ impl Family {
     }
 
     /// Signals every member; answers whether there was any.
-    fn signal(&self, signals: &[Signal]) -> bool {
-        let members = self.members();
+    fn signal(&self, children: &Children, signals: &[Signal]) -> bool {
+        let members = self.members(children);
         for &(pid, began) in &members {
             let Some(number) = Pid::from_raw(pid) else { continue };
             let Ok(process) = pidfd_open(number, PidfdFlags::empty()) else { continue };
@@ -99,8 +108,8 @@ impl Family {
     }
 
     /// Ends them all: politely, then by force. Returns when none is left, or none that can be killed.
-    pub async fn end(&self) {
-        if !self.look(&[Signal::TERM, Signal::CONT]).await {
+    pub async fn end(&self, agent: &Shared) {
+        if !self.look(agent, &[Signal::TERM, Signal::CONT]).await {
             return;
         }
         let (mut waited, mut pause) = (Duration::ZERO, LOOK_FIRST);
@@ -108,26 +117,26 @@ impl Family {
             tokio::time::sleep(pause).await;
             waited += pause;
             pause = (pause * 2).min(LOOK_MAX);
-            if !self.look(&[]).await {
+            if !self.look(agent, &[]).await {
                 return;
             }
         }
-        self.kill().await;
+        self.kill(agent).await;
     }
 
     /// Ends them all at once.
-    pub async fn kill(&self) {
+    pub async fn kill(&self, agent: &Shared) {
         for _ in 0..KILL_ROUNDS_MAX {
-            if !self.look(&[Signal::KILL]).await {
+            if !self.look(agent, &[Signal::KILL]).await {
                 return;
             }
             tokio::time::sleep(LOOK_FIRST).await;
         }
     }
 
-    async fn look(&self, signals: &'static [Signal]) -> bool {
-        let family = self.clone();
-        tokio::task::spawn_blocking(move || family.signal(signals)).await.unwrap_or(false)
+    async fn look(&self, agent: &Shared, signals: &'static [Signal]) -> bool {
+        let (family, agent) = (self.clone(), agent.clone());
+        tokio::task::spawn_blocking(move || family.signal(&agent.children, signals)).await.unwrap_or(false)
     }
 }
 

@@ -51,7 +51,7 @@ impl Context {
         let created_at = crate::timestamp::now_millis();
         let active = AtomicBool::new(true);
         let context = Arc::new(Self { id, born, cwd, created_at, active, jobs, stop: Notify::new(), ended });
-        tokio::spawn(own(context.clone(), worker, queue, end));
+        tokio::spawn(own(agent.clone(), context.clone(), worker, queue, end));
         Ok(context)
     }
 
@@ -97,7 +97,13 @@ enum Over {
     Stopped,
 }
 
-async fn own(context: Arc<Context>, mut worker: Worker, mut queue: mpsc::Receiver<Job>, end: watch::Sender<bool>) {
+async fn own(
+    agent: Shared,
+    context: Arc<Context>,
+    mut worker: Worker,
+    mut queue: mpsc::Receiver<Job>,
+    end: watch::Sender<bool>,
+) {
     let mut number = 0;
     let over = loop {
         let job = tokio::select! {
@@ -128,7 +134,7 @@ async fn own(context: Arc<Context>, mut worker: Worker, mut queue: mpsc::Receive
         worker.signal(Signal::TERM);
         let _ = timeout(GRACE, &mut worker.exit).await;
     }
-    worker.family.kill().await;
+    worker.family.kill(&agent).await;
     let _ = end.send(true);
 }
 

@@ -83,11 +83,11 @@ pub async fn start(agent: &Shared, cwd: Option<PathBuf>) -> Result<Worker, Strin
     match timeout(START_LIMIT, worker.hello()).await {
         Ok(Ok(())) => Ok(worker),
         Ok(Err(why)) => {
-            worker.family.kill().await;
+            worker.family.kill(agent).await;
             Err(why)
         }
         Err(_) => {
-            worker.family.kill().await;
+            worker.family.kill(agent).await;
             Err(format!("{} did not start within {} s", python.display(), START_LIMIT.as_secs()))
         }
     }

@@ -95,7 +95,7 @@ pub async fn delete_named_like_a_route(State(agent): State<Shared>) -> Answer {
 async fn end(agent: Shared, id: String) -> Answer {
     let pty = agent.ptys.remove(&id).ok_or_else(|| unknown(&id))?;
     detached(async move {
-        pty.end().await;
+        pty.end(&agent).await;
         Ok(body::ok(&MessageResponse { message: "PTY session deleted".to_owned() }))
     })
     .await

@@ -210,7 +210,7 @@ impl Pty {
     }
 
     /// Kills the shell and all that came of it. Nobody finds the terminal by its name any more.
-    pub async fn end(&self) {
+    pub async fn end(&self, agent: &Shared) {
         let _no_start = self.starting.lock().await;
         let family = match &mut self.state().phase {
             Phase::Running(_, family) => Some(family.clone()),
@@ -220,7 +220,7 @@ impl Pty {
             }
         };
         let Some(family) = family else { return };
-        family.kill().await;
+        family.kill(agent).await;
         let ended = async {
             loop {
                 let changed = self.changed.notified();

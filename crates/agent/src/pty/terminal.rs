@@ -66,7 +66,7 @@ pub async fn open(agent: &Shared, cwd: Option<PathBuf>, envs: &Vars, size: Size)
     match master {
         Ok(master) => Ok(Terminal { master: Arc::new(master), family, exit }),
         Err(e) => {
-            family.kill().await;
+            family.kill(agent).await;
             Err(e.to_string())
         }
     }

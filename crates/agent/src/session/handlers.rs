@@ -51,7 +51,7 @@ pub async fn delete(State(agent): State<Shared>, Path(id): Path<String>) -> Answ
     }
     let session = agent.sessions.remove(&id)?;
     detached(async move {
-        session.end().await;
+        session.end(&agent).await;
         Ok(body::empty(StatusCode::NO_CONTENT))
     })
     .await

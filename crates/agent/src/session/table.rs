@@ -256,9 +256,9 @@ impl Session {
     }
 
     /// Ends the shell and everything it has started.
-    pub async fn end(&self) {
+    pub async fn end(&self, agent: &Shared) {
         if let Some(live) = &self.live {
-            live.family.end().await;
+            live.family.end(agent).await;
         }
     }
 }
