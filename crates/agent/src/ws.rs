@@ -2,8 +2,11 @@
 //! is read by its handler, [`Outgoing`] is a bounded queue that a task of its own writes. Pings are answered by whoever reads,
 //! so a handler never stops reading. Knows no route and no message of any.
 
+pub mod code;
+mod offered;
 mod queue;
 
+pub use offered::Offered;
 pub use queue::{Outgoing, Refused};
 
 use crate::error::Failure;
@@ -11,10 +14,10 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream::SplitStream;
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -29,20 +32,6 @@ const REASON_BYTES_MAX: usize = 123;
 /// Of a message that is over the limit, this much more is read so that the client gets told why it is closed.
 const EXCESS_FACTOR: usize = 2;
 
-const VERSION_TOKEN: &str = "X-Daytona-SDK-Version~";
-const EXIT_CONTROL_TOKEN: &str = "X-Daytona-Pty-Exit-Control";
-const PTY_ENVS_TOKEN: &str = "X-Daytona-Pty-Envs~";
-
-/// Close codes.
-pub mod code {
-    pub const NORMAL: u16 = 1000;
-    pub const AWAY: u16 = 1001;
-    pub const PROTOCOL: u16 = 1002;
-    pub const POLICY: u16 = 1008;
-    pub const TOO_BIG: u16 = 1009;
-    pub const ERROR: u16 = 1011;
-}
-
 /// What one kind of socket may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -53,50 +42,6 @@ pub struct Limits {
     pub queued_bytes_max: usize,
     /// A client that does not take one message in this time is gone. `None`: it may take as long as it likes.
     pub write_limit: Option<Duration>,
-}
-
-/// What the client said besides the path: the tokens it offered as subprotocols, and the same things as headers.
-#[derive(Clone, Debug, Default)]
-pub struct Offered {
-    tokens: Vec<String>,
-    version_header: Option<String>,
-}
-
-impl Offered {
-    pub fn of(headers: &HeaderMap) -> Self {
-        let lists = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
-        let tokens = lists.flat_map(|l| l.split(',')).map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).collect();
-        let version = headers.get("x-daytona-sdk-version").and_then(|v| v.to_str().ok()).map(str::to_owned);
-        Self { tokens, version_header: version.filter(|v| !v.is_empty()) }
-    }
-
-    fn value(&self, prefix: &str) -> Option<&str> {
-        self.tokens.iter().find_map(|t| t.strip_prefix(prefix))
-    }
-
-    /// The client's version: by its header, else by its token.
-    pub fn sdk_version(&self) -> Option<&str> {
-        self.version_header.as_deref().or_else(|| self.value(VERSION_TOKEN))
-    }
-
-    /// Whether the client understands the `exited` message of a terminal.
-    pub fn exit_control(&self) -> bool {
-        self.tokens.iter().any(|t| t == EXIT_CONTROL_TOKEN)
-    }
-
-    /// Environment of a terminal to be made, still encoded.
-    pub fn pty_envs(&self) -> Option<&str> {
-        self.value(PTY_ENVS_TOKEN)
-    }
-
-    /// Clients that offer anything need exactly one of it back; one that carries a value is the last choice.
-    fn selected(&self) -> Option<&str> {
-        let find = |wanted: &dyn Fn(&str) -> bool| self.tokens.iter().map(String::as_str).find(|t| wanted(t));
-        find(&|t| t.starts_with(VERSION_TOKEN))
-            .or_else(|| find(&|t| t == EXIT_CONTROL_TOKEN))
-            .or_else(|| find(&|t| !t.starts_with(PTY_ENVS_TOKEN)))
-            .or_else(|| find(&|_| true))
-    }
 }
 
 /// A request that wants to become a socket. As `Option` it is `None` for plain HTTP.
@@ -131,48 +76,72 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Upgrade {
 
 impl Upgrade {
     /// Answers 101 and lets `handler` have the socket.
-    pub fn accept<F, Fut>(mut self, limits: Limits, handler: F) -> Response
+    pub fn accept<F, Fut>(self, limits: Limits, handler: F) -> Response
     where
         F: FnOnce(Incoming, Outgoing) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        if let Some(token) = self.offered.selected().and_then(|t| HeaderValue::from_str(t).ok()) {
-            self.inner.set_selected_protocol(token);
+        let (outgoing, prepared) = self.prepare(limits);
+        prepared.accept(move |incoming| handler(incoming, outgoing))
+    }
+
+    /// The client's queue ahead of its socket: what is put into it before the answer is written right behind it.
+    pub fn prepare(self, limits: Limits) -> (Outgoing, Prepared) {
+        let (outgoing, queue) = queue::queue(&limits);
+        (outgoing, Prepared { upgrade: self, limits, queue })
+    }
+}
+
+/// A handshake that is still to be answered. Without an answer, its queue says that the client is gone.
+pub struct Prepared {
+    upgrade: Upgrade,
+    limits: Limits,
+    queue: queue::Written,
+}
+
+impl Prepared {
+    /// Answers 101. If the client does not get that any more, `handler` is dropped unused.
+    pub fn accept<F, Fut>(self, handler: F) -> Response
+    where
+        F: FnOnce(Incoming) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let Self { upgrade: Upgrade { mut inner, offered }, limits, queue } = self;
+        if let Some(token) = offered.selected().and_then(|t| HeaderValue::from_str(t).ok()) {
+            inner.set_selected_protocol(token);
         }
         let bytes_max = limits.message_bytes_max.saturating_mul(EXCESS_FACTOR);
-        let inner = self.inner.max_message_size(bytes_max).max_frame_size(bytes_max);
+        let inner = inner.max_message_size(bytes_max).max_frame_size(bytes_max);
         let inner = inner.read_buffer_size(BUFFER_BYTES).write_buffer_size(0);
         inner.on_upgrade(move |socket| async move {
-            let (incoming, outgoing) = halves(socket, limits);
-            handler(incoming, outgoing).await;
+            let (sink, stream) = socket.split();
+            let message_bytes_max = limits.message_bytes_max;
+            let incoming = Incoming { stream, end: queue.end(), message_bytes_max, closed: false };
+            tokio::spawn(write_out(sink, queue, limits.write_limit));
+            handler(incoming).await;
         })
     }
 }
 
-fn halves(socket: WebSocket, limits: Limits) -> (Incoming, Outgoing) {
-    let (mut sink, stream) = socket.split();
-    let (outgoing, mut queue) = queue::queue(&limits);
-    let incoming = Incoming { stream, end: queue.end(), message_bytes_max: limits.message_bytes_max, closed: false };
-    tokio::spawn(async move {
-        while let Some(message) = queue.next().await {
-            let sent = queue.unless_cut(async {
-                match limits.write_limit {
-                    Some(limit) => timeout(limit, sink.send(message)).await.is_ok_and(|r| r.is_ok()),
-                    None => sink.send(message).await.is_ok(),
-                }
-            });
-            if sent.await == Some(false) {
-                return;
+/// Writes what waits until it is to be closed or the client takes nothing any more.
+async fn write_out(mut sink: SplitSink<WebSocket, Message>, mut queue: queue::Written, limit: Option<Duration>) {
+    while let Some(message) = queue.next().await {
+        let sent = queue.unless_cut(async {
+            match limit {
+                Some(limit) => timeout(limit, sink.send(message)).await.is_ok_and(|r| r.is_ok()),
+                None => sink.send(message).await.is_ok(),
             }
+        });
+        if sent.await == Some(false) {
+            return;
         }
-        if let Some((code, reason)) = queue.farewell() {
-            let close = Message::Close(Some(CloseFrame { code, reason: fitting(&reason).into() }));
-            if timeout(CLOSING_LIMIT, sink.send(close)).await.is_ok_and(|r| r.is_ok()) {
-                queue.said_farewell(FAREWELL_LIMIT);
-            }
+    }
+    if let Some((code, reason)) = queue.farewell() {
+        let close = Message::Close(Some(CloseFrame { code, reason: fitting(&reason).into() }));
+        if timeout(CLOSING_LIMIT, sink.send(close)).await.is_ok_and(|r| r.is_ok()) {
+            queue.said_farewell(FAREWELL_LIMIT);
         }
-    });
-    (incoming, outgoing)
+    }
 }
 
 /// The longest beginning of a reason that a close frame can hold.
@@ -261,35 +230,6 @@ impl Drop for Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn offered(list: &str) -> Offered {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(list).unwrap());
-        Offered::of(&headers)
-    }
-
-    #[test]
-    fn one_offered_token_is_selected() {
-        for (list, selected) in [
-            ("X-Daytona-Pty-Exit-Control, X-Daytona-SDK-Version~0.2.0", Some("X-Daytona-SDK-Version~0.2.0")),
-            ("X-Daytona-Pty-Envs~e30,X-Daytona-Pty-Exit-Control", Some("X-Daytona-Pty-Exit-Control")),
-            ("X-Daytona-Pty-Envs~e30 , mine", Some("mine")),
-            ("X-Daytona-Pty-Envs~e30", Some("X-Daytona-Pty-Envs~e30")),
-            (" , ", None),
-        ] {
-            assert_eq!(offered(list).selected(), selected, "{list}");
-        }
-        assert_eq!(Offered::default().selected(), None);
-    }
-
-    #[test]
-    fn tokens_carry_headers() {
-        let both = offered("X-Daytona-SDK-Version~0.2.0, X-Daytona-Pty-Envs~e30");
-        assert_eq!((both.sdk_version(), both.pty_envs(), both.exit_control()), (Some("0.2.0"), Some("e30"), false));
-        let mut headers = HeaderMap::new();
-        headers.insert("X-Daytona-SDK-Version", HeaderValue::from_static("1.0.0"));
-        assert_eq!(Offered::of(&headers).sdk_version(), Some("1.0.0"));
-    }
 
     #[test]
     fn reasons_fit() {

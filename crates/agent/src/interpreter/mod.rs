@@ -5,6 +5,7 @@
 mod context;
 mod http;
 mod job;
+mod request;
 mod socket;
 mod table;
 pub mod wire;

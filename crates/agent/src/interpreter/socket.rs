@@ -1,12 +1,12 @@
 //! The socket that runs one piece of code. What is wrong with the request is said by closing it.
 
 use super::job::Job;
+use super::request::{Refusal, limit, parse};
 use super::table::DEFAULT_ID;
 use crate::state::Shared;
 use crate::ws::{Incoming, Limits, Outgoing, Upgrade, code};
 use axum::extract::State;
 use axum::response::Response;
-use infield_api::toolbox::InterpreterRequest;
 use std::time::Duration;
 
 const LIMITS: Limits = Limits {
@@ -15,9 +15,6 @@ const LIMITS: Limits = Limits {
     queued_bytes_max: 512 << 10,
     write_limit: Some(Duration::from_secs(10)),
 };
-const DEFAULT_TIMEOUT_SECONDS: i64 = 600;
-/// Longer timeouts count as none: no clock reaches them.
-const TIMEOUT_SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
 
 pub async fn execute(State(agent): State<Shared>, upgrade: Upgrade) -> Response {
     upgrade.accept(LIMITS, move |mut incoming, outgoing| async move {
@@ -29,8 +26,6 @@ pub async fn execute(State(agent): State<Shared>, upgrade: Upgrade) -> Response 
         incoming.drain().await;
     })
 }
-
-type Refusal = (u16, String);
 
 async fn begin(agent: &Shared, incoming: &mut Incoming, outgoing: &Outgoing) -> Result<(), Refusal> {
     let Some(first) = incoming.next().await else {
@@ -53,37 +48,4 @@ async fn begin(agent: &Shared, incoming: &mut Incoming, outgoing: &Outgoing) -> 
         job.listener.finish(code::POLICY, why);
         (code::POLICY, why.to_owned())
     })
-}
-
-fn parse(text: &[u8]) -> Result<InterpreterRequest, Refusal> {
-    let request: InterpreterRequest =
-        serde_json::from_slice(text).map_err(|_| (code::PROTOCOL, "invalid JSON payload".to_owned()))?;
-    match request.code.as_deref() {
-        None | Some("") => Err((code::POLICY, "code is required".to_owned())),
-        Some(_) => Ok(request),
-    }
-}
-
-fn limit(timeout: Option<i64>) -> Result<Option<Duration>, Refusal> {
-    match u64::try_from(timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS)) {
-        Ok(0) => Ok(None),
-        Ok(seconds) => Ok((seconds < TIMEOUT_SECONDS_MAX).then(|| Duration::from_secs(seconds))),
-        Err(_) => Err((code::POLICY, "timeout must be greater than or equal to 0".to_owned())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests() {
-        let nulls = parse(br#"{"code":"1","contextId":null,"envs":{"A":null},"timeout":null}"#).unwrap();
-        assert_eq!(limit(nulls.timeout), Ok(Some(Duration::from_secs(600))));
-        assert_eq!(limit(Some(0)), Ok(None));
-        assert_eq!(limit(Some(-1)).unwrap_err().0, 1008);
-        assert_eq!(parse(br#"{"code":"1","timeout":1.5}"#).unwrap_err().1, "invalid JSON payload");
-        assert_eq!(parse(b"7").unwrap_err().0, 1002);
-        assert_eq!(parse(b"{}").unwrap_err(), (1008, "code is required".to_owned()));
-    }
 }

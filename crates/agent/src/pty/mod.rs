@@ -2,6 +2,7 @@
 //! carries its bytes, `table.rs` knows them by name, `http.rs` and `socket.rs` answer requests.
 
 mod ending;
+mod envs;
 mod http;
 #[allow(clippy::module_inception, reason = "the thing itself")]
 mod pty;
