@@ -247,13 +247,26 @@ fn a_server_that_dies_says_why_and_can_be_started_again() {
     let answer = project.post("start", json!({}));
     assert_eq!((answer.status, answer.code().as_str()), (500, "INTERNAL_SERVER_ERROR"));
     assert!(answer.text().contains("ended with code 1: no module named jedi"), "{}", answer.text());
-    write_fake(&agent, "serve(lambda m: m.get('method') == 'textDocument/documentSymbol' and os.abort())");
+    // One child in its group, one that has left it.
+    write_fake(
+        &agent,
+        "import subprocess\n\
+         children = [subprocess.Popen(['sleep', '7101']), subprocess.Popen(['sleep', '7102'], start_new_session=True)]\n\
+         open('children', 'w').write(' '.join(str(c.pid) for c in children))\n\
+         serve(lambda m: m.get('method') == 'textDocument/documentSymbol' and os.abort())",
+    );
     project.ok("start", json!({}));
     let died = pid(&agent);
+    let children = fs::read_to_string(agent.work("children")).unwrap();
     let answer = project.query("document-symbols", "uri=proj/a.py");
     assert_eq!((answer.status, answer.code().as_str()), (400, "LSP_SERVER_NOT_INITIALIZED"));
     assert!(answer.text().contains("ended with code 134"), "{}", answer.text());
     assert!(gone(&died));
+    for child in children.split(' ') {
+        until("what a crashed server started is gone", || {
+            fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(") Z "))
+        });
+    }
     let later = project.query("workspacesymbols", "query=x");
     assert!(later.code() == "LSP_SERVER_NOT_INITIALIZED" && later.text().contains("134"), "{}", later.text());
     write_fake(&agent, "serve()");

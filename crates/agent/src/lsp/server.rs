@@ -1,5 +1,5 @@
 //! One language server: a program of the image under the limits for commands, and the conversation with it. It dies when it
-//! is told to stop, when it stops speaking its protocol, and never leaves a zombie.
+//! is told to stop and when it stops speaking its protocol. However it ends, nothing that it has started outlives it.
 
 use super::answers;
 use super::gather;
@@ -9,6 +9,7 @@ use super::rpc::{CallError, Conversation};
 use crate::children::Exit;
 use crate::env;
 use crate::execute::c_string;
+use crate::family::Family;
 use crate::launch::{Child, Input, Launch, launch, signal_group};
 use crate::small_file;
 use crate::state::Shared;
@@ -26,6 +27,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 /// From the start of the program to its first answer; large images are slow the first time.
 const INITIALIZE_SECONDS_MAX: u64 = 60;
@@ -77,14 +79,14 @@ fn seconds(count: u64) -> Duration {
 impl Server {
     /// Starts the program and introduces the project to it.
     pub async fn start(agent: &Shared, language: Language, project: PathBuf) -> Result<Self, Trouble> {
-        let child = start_process(agent, language).await?;
+        let (child, family) = start_process(agent, language).await?;
         let (Some(input), Some(err)) = (child.input, child.err) else {
             return Err(Trouble::Gone("the language server has no standard input".to_owned()));
         };
         let conversation = Arc::new(Conversation::start(child.out, input));
         let (tell_ended, ended) = watch::channel(false);
-        let (pid, exit) = (child.pid, child.exit);
-        tokio::spawn(supervise(pid, exit, err, conversation.clone(), tell_ended));
+        let process = Process { agent: agent.clone(), pid: child.pid, exit: child.exit, family };
+        tokio::spawn(supervise(process, err, conversation.clone(), tell_ended));
         let mut server =
             Self { language, project, conversation, open: Mutex::default(), searches_project: false, ended };
         match server.initialize().await {
@@ -295,8 +297,9 @@ async fn read_document(path: &Path) -> Result<String, Trouble> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-async fn start_process(agent: &Shared, language: Language) -> Result<Child, Trouble> {
-    let vars = agent.env.snapshot();
+async fn start_process(agent: &Shared, language: Language) -> Result<(Child, Family), Trouble> {
+    let mut vars = (*agent.env.snapshot()).clone();
+    vars.remove(Family::VARIABLE);
     let command = language.command();
     let Some(program) = language.program(&vars) else {
         return Err(Trouble::Gone(format!(
@@ -305,28 +308,35 @@ async fn start_process(agent: &Shared, language: Language) -> Result<Child, Trou
             language.install_hint()
         )));
     };
+    let tag = Uuid::new_v4().simple().to_string();
+    let mut words = vec![c_string(format!("{}={tag}", Family::VARIABLE).as_bytes())];
+    words.extend(env::to_words(&vars));
     let what = Launch {
         program: c_string(program.as_os_str().as_bytes()),
         argv: command.iter().map(|word| c_string(word.as_bytes())).collect(),
-        env: env::to_words(&vars),
+        env: words,
         cwd: None,
         input: Input::Open,
         split: true,
     };
-    launch(agent, what).await.map_err(|e| {
+    let child = launch(agent, what).await.map_err(|e| {
         let why = crate::error::reason(e.source());
         Trouble::Gone(format!("cannot start {}: {why}", program.display()))
-    })
+    })?;
+    let family = Family::new(child.pid, tag);
+    Ok((child, family))
+}
+
+struct Process {
+    agent: Shared,
+    pid: i32,
+    exit: tokio::sync::oneshot::Receiver<Exit>,
+    family: Family,
 }
 
 /// Owns the process: collects its last words and its end, and kills it when the conversation is over.
-async fn supervise(
-    pid: i32,
-    mut exit: tokio::sync::oneshot::Receiver<Exit>,
-    err: pipe::Receiver,
-    conversation: Arc<Conversation>,
-    ended: watch::Sender<bool>,
-) {
+async fn supervise(process: Process, err: pipe::Receiver, conversation: Arc<Conversation>, ended: watch::Sender<bool>) {
+    let Process { agent, pid, mut exit, family } = process;
     let words = Arc::new(Mutex::new(Vec::new()));
     let mut listening = tokio::spawn(listen(err, words.clone()));
     let mut over = conversation.ending();
@@ -343,6 +353,7 @@ async fn supervise(
         signal_group(pid, Signal::KILL);
         status = timeout(seconds(KILL_SECONDS_MAX), &mut exit).await.ok();
     }
+    family.kill(&agent).await;
     if timeout(Duration::from_millis(LAST_WORDS_MILLISECONDS_MAX), &mut listening).await.is_err() {
         listening.abort();
     }
