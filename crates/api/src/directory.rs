@@ -21,6 +21,21 @@ pub enum Credential<'a> {
     Bearer(&'a str),
     /// `X-Daytona-Preview-Token` or `?DAYTONA_SANDBOX_AUTH_KEY=`
     PreviewToken(&'a str),
+    /// `?path=…&expires=…&signature=…`
+    SignedFile(SignedFile<'a>),
+}
+
+/// The claim of a signed URL: whoever holds the sandbox's signing key allows one operation on one file.
+#[derive(Clone, Copy)]
+pub struct SignedFile<'a> {
+    pub method: &'a str,
+    /// Path inside the toolbox, exactly as the client wrote it.
+    pub route: &'a str,
+    /// The file, decoded; `None` = not named.
+    pub path: Option<&'a [u8]>,
+    /// Seconds since the epoch, as text; `0` = never.
+    pub expires: &'a str,
+    pub signature: &'a str,
 }
 
 /// Where an authorized request goes.
@@ -38,6 +53,8 @@ pub enum DirectoryError {
     Unauthorized,
     /// Absent, or belongs to somebody else: indistinguishable on purpose.
     NotFound,
+    /// The request cannot be judged without this.
+    Incomplete(&'static str),
     /// The directory cannot answer now.
     Unavailable(String),
 }
@@ -47,6 +64,7 @@ impl fmt::Display for DirectoryError {
         match self {
             Self::Unauthorized => f.write_str("invalid or missing credentials"),
             Self::NotFound => f.write_str("sandbox not found"),
+            Self::Incomplete(what) => write!(f, "{what} is required"),
             Self::Unavailable(why) => write!(f, "cannot look up the sandbox now: {why}"),
         }
     }

@@ -3,10 +3,17 @@
 //! Only running sandboxes are remembered, briefly, and every change made by this process is forgotten at once; so an
 //! exec costs no query and a start is visible immediately.
 
-use crate::{app::App, cache::Cache, lifecycle::rules, secret};
+use crate::{
+    app::App,
+    cache::Cache,
+    clock::now_ms,
+    lifecycle::rules,
+    secret,
+    signed_url::{Claim, Refused},
+};
 use infield_api::{
     SandboxId,
-    directory::{Credential, Directory, DirectoryError, DirectoryFuture, Target},
+    directory::{Credential, Directory, DirectoryError, DirectoryFuture, SignedFile, Target},
     state::SandboxState,
 };
 use infield_store::{SandboxRow, StoreError};
@@ -64,19 +71,38 @@ impl App {
     /// A sandbox's own token opens that sandbox, named by its id. An unknown id looks like a wrong token.
     async fn by_token(&self, token: &str, sandbox: &str) -> Result<Arc<SandboxRow>, DirectoryError> {
         let id: SandboxId = sandbox.parse().map_err(|_| DirectoryError::Unauthorized)?;
-        let row = match self.sandboxes.rows.get(&id) {
-            Some(row) => row,
-            None => {
-                let row = self.store.sandbox(id).await.map_err(unavailable)?;
-                let row = row.filter(|row| row.state != SandboxState::Destroyed);
-                Arc::new(row.ok_or(DirectoryError::Unauthorized)?)
-            }
-        };
+        let row = self.by_id(id).await?;
         if !secret::same(&row.auth_token, token) {
             return Err(DirectoryError::Unauthorized);
         }
         self.sandboxes.remember(&row);
         Ok(row)
+    }
+}
+
+impl App {
+    /// A signed URL opens a sandbox, named by its id, for what was signed. The key is always the stored one: whatever an
+    /// older one has signed is refused from the moment it is replaced.
+    async fn by_signature(&self, asked: &SignedFile<'_>, sandbox: &str) -> Result<Arc<SandboxRow>, DirectoryError> {
+        let claim = Claim::of(asked, now_ms() / 1000).map_err(|refused| match refused {
+            Refused::NoPath => DirectoryError::Incomplete("path"),
+            Refused::Worthless => DirectoryError::Unauthorized,
+        })?;
+        let id: SandboxId = sandbox.parse().map_err(|_| DirectoryError::Unauthorized)?;
+        let key = self.store.signing_key(id).await.map_err(unavailable)?;
+        if !key.is_some_and(|key| claim.is_by(&key)) {
+            return Err(DirectoryError::Unauthorized);
+        }
+        self.by_id(id).await
+    }
+
+    async fn by_id(&self, id: SandboxId) -> Result<Arc<SandboxRow>, DirectoryError> {
+        if let Some(row) = self.sandboxes.rows.get(&id) {
+            return Ok(row);
+        }
+        let row = self.store.sandbox(id).await.map_err(unavailable)?;
+        let row = row.filter(|row| row.state != SandboxState::Destroyed);
+        Ok(Arc::new(row.ok_or(DirectoryError::Unauthorized)?))
     }
 }
 
@@ -87,6 +113,7 @@ impl Directory for App {
                 Credential::None => return Err(DirectoryError::Unauthorized),
                 Credential::Bearer(key) => self.by_key(key, sandbox).await?,
                 Credential::PreviewToken(token) => self.by_token(token, sandbox).await?,
+                Credential::SignedFile(asked) => self.by_signature(&asked, sandbox).await?,
             };
             let shown = rules::shown((row.state, row.desired));
             Ok(Target { sandbox: row.id, running: shown == SandboxState::Started, state: shown.as_str() })

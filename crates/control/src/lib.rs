@@ -16,6 +16,7 @@ mod http;
 mod lifecycle;
 mod names;
 mod secret;
+mod signed_url;
 mod snapshots;
 
 pub use app::{App, ControlConfig, Limits, REGION};

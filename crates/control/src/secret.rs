@@ -1,5 +1,6 @@
 //! Making, hashing and comparing secrets. Randomness comes from the kernel by way of UUID v4.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -20,12 +21,26 @@ pub fn auth_token() -> String {
     token
 }
 
+/// A new key for URLs of files: 32 characters, 192 bits. Begins with a letter, or clients could take it for a number.
+pub fn signing_key() -> String {
+    loop {
+        let key = URL_SAFE_NO_PAD.encode(&random_bytes()[..24]);
+        if key.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            return key;
+        }
+    }
+}
+
 fn random_hex() -> String {
+    hex::encode(random_bytes())
+}
+
+fn random_bytes() -> [u8; 32] {
     let mut hash = Sha256::new();
     for _ in 0..3 {
         hash.update(Uuid::new_v4().as_bytes());
     }
-    hex::encode(hash.finalize())
+    hash.finalize().into()
 }
 
 /// What is stored of a key.
@@ -57,6 +72,7 @@ mod tests {
         assert_eq!(ends(&key), ("dtn".to_owned(), key[65..].to_owned()));
         assert_ne!(api_key(), key);
         assert_eq!(auth_token().len(), 32);
+        assert_eq!((signing_key().len(), signing_key().as_bytes()[0].is_ascii_alphabetic()), (32, true));
         assert!(same("abc", "abc") && !same("abc", "abd") && !same("abc", "ab"));
     }
 }

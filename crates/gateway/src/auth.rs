@@ -1,39 +1,59 @@
-//! Which credential opens a sandbox: bearer, then preview header, then query; the first that is accepted decides.
+//! Which credential opens a sandbox: bearer, then preview header, then query, then the signature of a URL; the first that
+//! is accepted decides.
 //!
 //! Knows nothing of keys or organizations: each credential is put to the directory as it came.
 
 use crate::{
     error::{Context, Refusal},
-    target::Route,
+    target::{Route, Signed},
 };
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{HeaderMap, Method, header::AUTHORIZATION};
 use infield_api::{
     SandboxId,
-    directory::{Credential, Directory, DirectoryError},
+    directory::{Credential, Directory, DirectoryError, Target},
 };
 
 pub const PREVIEW_TOKEN_HEADER: &str = "x-daytona-preview-token";
 
-/// The running sandbox this request may reach, or the answer that says why not.
+/// The running sandbox this request may reach, or the answer that says why not. A request that only its signature opened
+/// goes on with nothing in its query but what was signed.
 pub async fn admit(
     directory: &dyn Directory,
-    route: &Route,
+    route: &mut Route,
+    method: &Method,
     headers: &HeaderMap,
     refuse: &Context,
 ) -> Result<SandboxId, Refusal> {
     let mut verdict = None;
     for credential in credentials(route, headers) {
         match directory.resolve(&route.sandbox, credential).await {
-            Ok(target) if target.running => return Ok(target.sandbox),
-            Ok(target) => return Err(refuse.not_started(&route.sandbox, target.state)),
+            Ok(target) => return running(target, route, refuse),
+            Err(e) => verdict = Some(worse(verdict, e)),
+        }
+    }
+    if let Some(signed) = Signed::of(&route.inner) {
+        let claim = Credential::SignedFile(signed.claim(method.as_str(), &route.inner));
+        match directory.resolve(&route.sandbox, claim).await {
+            Ok(target) => {
+                route.inner = signed.inner(&route.inner);
+                return running(target, route, refuse);
+            }
             Err(e) => verdict = Some(worse(verdict, e)),
         }
     }
     Err(match verdict {
+        Some(DirectoryError::Incomplete(what)) => refuse.incomplete(what),
         Some(DirectoryError::NotFound) => refuse.not_found(&format!("sandbox {} not found", route.sandbox)),
         Some(DirectoryError::Unavailable(why)) => refuse.unavailable(&why),
         Some(DirectoryError::Unauthorized) | None => refuse.unauthorized(),
     })
+}
+
+fn running(target: Target, route: &Route, refuse: &Context) -> Result<SandboxId, Refusal> {
+    match target.running {
+        true => Ok(target.sandbox),
+        false => Err(refuse.not_started(&route.sandbox, target.state)),
+    }
 }
 
 /// `NotFound` says more than `Unauthorized` (some credential was good), and an outage says more than either.
@@ -41,6 +61,7 @@ fn worse(before: Option<DirectoryError>, now: DirectoryError) -> DirectoryError 
     match (before, now) {
         (Some(e @ DirectoryError::Unavailable(_)), _) | (_, e @ DirectoryError::Unavailable(_)) => e,
         (Some(DirectoryError::NotFound), _) | (_, DirectoryError::NotFound) => DirectoryError::NotFound,
+        (Some(e @ DirectoryError::Incomplete(_)), _) | (_, e @ DirectoryError::Incomplete(_)) => e,
         _ => DirectoryError::Unauthorized,
     }
 }

@@ -30,6 +30,10 @@ impl Context {
         self.refuse(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message.into())
     }
 
+    pub fn incomplete(&self, what: &str) -> Refusal {
+        self.refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST", format!("{what} is required"))
+    }
+
     pub fn not_found(&self, message: &str) -> Refusal {
         self.refuse(StatusCode::NOT_FOUND, "NOT_FOUND", message.into())
     }

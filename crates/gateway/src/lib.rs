@@ -83,8 +83,9 @@ impl Gateway {
 
     async fn relay(&self, request: Request<Incoming>) -> Result<Response<GatewayBody>, Refusal> {
         let refuse = error::Context::of(&request);
-        let route = target::Route::of(request.uri()).ok_or_else(|| refuse.not_found("no such route"))?;
-        let sandbox = auth::admit(&*self.directory, &route, request.headers(), &refuse).await?;
+        let mut route = target::Route::of(request.uri()).ok_or_else(|| refuse.not_found("no such route"))?;
+        let admit = auth::admit(&*self.directory, &mut route, request.method(), request.headers(), &refuse);
+        let sandbox = admit.await?;
         let open = self.activity.open(sandbox, request.headers());
 
         let (mut parts, incoming) = request.into_parts();

@@ -3,7 +3,8 @@
 //! The path and the query stay as the client percent-encoded them; nothing is decoded and re-encoded.
 
 use http::Uri;
-use percent_encoding::percent_decode_str;
+use infield_api::directory::SignedFile;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode, percent_decode_str, percent_encode};
 use std::borrow::Cow;
 
 /// Query parameter that carries a preview token where headers cannot be set (WebSockets in browsers).
@@ -46,6 +47,63 @@ impl Route {
         };
         Some(Self { sandbox: sandbox.into_owned(), prefix: format!("{PREFIX}{id}"), inner, query_token })
     }
+}
+
+/// What makes a URL a signed one, decoded as the agent decodes. A parameter that stands there twice could mean one thing here
+/// and another thing there, so it makes no signed URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    path: Option<Vec<u8>>,
+    expires: String,
+    signature: String,
+}
+
+impl Signed {
+    pub fn of(inner: &str) -> Option<Self> {
+        let (_, query) = inner.split_once('?')?;
+        let (mut path, mut expires, mut signature) = (None, None, None);
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let place = match &form_decoded(name)[..] {
+                b"path" => &mut path,
+                b"expires" => &mut expires,
+                b"signature" => &mut signature,
+                _ => continue,
+            };
+            if place.replace(form_decoded(value)).is_some() {
+                return None;
+            }
+        }
+        let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap_or_default()).ok();
+        signature.as_ref()?;
+        let path = path.filter(|path| !path.is_empty());
+        Some(Self { path, expires: text(expires)?, signature: text(signature)? })
+    }
+
+    pub fn claim<'a>(&'a self, method: &'a str, inner: &'a str) -> SignedFile<'a> {
+        SignedFile {
+            method,
+            route: route_of(inner),
+            path: self.path.as_deref(),
+            expires: &self.expires,
+            signature: &self.signature,
+        }
+    }
+
+    /// The target for the agent: of the query only what was signed.
+    pub fn inner(&self, inner: &str) -> String {
+        let path = self.path.as_deref().unwrap_or_default();
+        format!("{}?path={}", route_of(inner), percent_encode(path, NON_ALPHANUMERIC))
+    }
+}
+
+fn route_of(inner: &str) -> &str {
+    inner.split_once('?').map_or(inner, |(route, _)| route)
+}
+
+fn form_decoded(text: &str) -> Vec<u8> {
+    let spaced: Vec<u8> = text.bytes().map(|b| if b == b'+' { b' ' } else { b }).collect();
+    percent_decode(&spaced).collect()
 }
 
 /// Removes the credential parameter (every occurrence) and returns the first one's value.
@@ -93,6 +151,25 @@ mod tests {
         assert_eq!(alone.inner, "/x");
         let lookalike = route("/toolbox/a/x?NOT_DAYTONA_SANDBOX_AUTH_KEY=t").expect("route");
         assert_eq!((lookalike.inner.as_str(), lookalike.query_token), ("/x?NOT_DAYTONA_SANDBOX_AUTH_KEY=t", None));
+    }
+
+    #[test]
+    fn signed_urls_carry_one_file_only() {
+        let signed = Signed::of("/files/download?path=%2Fa+b%FF&expires=0&signature=v1_x&more=1").expect("signed");
+        let claim = signed.claim("GET", "/files/download?path=…");
+        assert_eq!((claim.route, claim.path, claim.expires), ("/files/download", Some(&b"/a b\xff"[..]), "0"));
+        assert_eq!(signed.inner("/files/download?whatever"), "/files/download?path=%2Fa%20b%FF");
+        assert_eq!(Signed::of("/f?signature=v1_x&path=").expect("signed").path, None);
+        for inner in [
+            "/f",
+            "/f?path=a&expires=0",
+            "/f?path=a&path=b&signature=s",
+            "/f?path=a&p%61th=b&signature=s",
+            "/f?path=a&signature=s&signature=s",
+            "/f?path=a&signature=%FF",
+        ] {
+            assert_eq!(Signed::of(inner), None, "{inner}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use futures_util::{SinkExt, StreamExt};
 use std::sync::atomic::Ordering;
-use support::{KEY, TOKEN, bench, echo_heads, read_head, read_reply};
+use support::{KEY, SIGNATURE, TOKEN, bench, echo_heads, read_head, read_reply};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
     sync::mpsc,
@@ -44,6 +44,35 @@ async fn credentials_open_and_never_pass() {
         let body: serde_json::Value = serde_json::from_str(&refused.body).expect("an envelope");
         assert_eq!((&body["source"], &body["statusCode"]), (&"DAYTONA_PROXY".into(), &status.into()));
         assert!(body["message"].is_string() && body["timestamp"].is_string() && body["path"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn a_signed_url_passes_only_what_was_signed() {
+    let bench = bench(true, |_, stream| echo_heads(stream)).await;
+    let ask = |query: String, headers: &'static str| {
+        let (bench, target) = (&bench, format!("/toolbox/{}/files/x?{query}", bench.id));
+        async move { bench.raw(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n{headers}\r\n")).await }
+    };
+    let signed = format!("path=%2Fa+b&expires=0&signature={SIGNATURE}");
+    for (query, headers) in [(signed.clone(), ""), (format!("more=1&{signed}"), "Authorization: Bearer app\r\n")] {
+        let reply = ask(query, headers).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        assert!(reply.body.starts_with("GET /files/x?path=%2Fa%20b HTTP/1.1\r\n"), "{}", reply.body);
+    }
+    // A good key decides before any signature; then the query is the client's own.
+    let keyed = ask("path=c&signature=x".into(), "Authorization: Bearer dtn_good\r\n").await;
+    assert!(keyed.body.starts_with("GET /files/x?path=c&signature=x HTTP/1.1\r\n"), "{}", keyed.body);
+    for (query, status) in [
+        (signed.replace("good", "bad"), 401),
+        (format!("{signed}&path=c"), 401),
+        (signed.replace("%2Fa+b", "c"), 401),
+        (signed.replace("path=%2Fa+b&", ""), 400),
+        ("path=%2Fa+b".into(), 401),
+    ] {
+        let refused = ask(query, "").await;
+        assert_eq!(refused.status, status, "{}", refused.body);
+        assert!(!refused.body.contains("v1_"), "{}", refused.body);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod organization;
 pub mod sandbox;
 pub mod sandbox_list;
 pub mod sandbox_settings;
+pub mod signing_key;
 pub mod snapshot;
 pub mod user;
 mod view;
@@ -97,6 +98,8 @@ fn sandboxes() -> Router<App> {
         .route("/sandbox/{sandbox}/autoarchive/{minutes}", post(sandbox_settings::auto_archive))
         .route("/sandbox/{sandbox}/autodelete/{minutes}", post(sandbox_settings::auto_delete))
         .route("/sandbox/{sandbox}/last-activity", post(sandbox_settings::last_activity))
+        .route("/sandbox/{sandbox}/signing-key", get(signing_key::get))
+        .route("/sandbox/{sandbox}/signing-key/rotate", post(signing_key::rotate))
         .route("/sandbox/{sandbox}/clone", post(mission::clone))
         .route("/sandbox/{sandbox}/exec", post(mission::exec))
 }

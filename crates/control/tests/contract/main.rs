@@ -7,6 +7,7 @@ mod failure;
 mod list;
 mod plan;
 mod sandbox;
+mod signing;
 mod snapshot;
 mod speed;
 mod world;

@@ -5,7 +5,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use infield_api::{
     SandboxId,
-    directory::{Credential, Directory, DirectoryError, DirectoryFuture, Target},
+    directory::{Credential, Directory, DirectoryError, DirectoryFuture, SignedFile, Target},
     runner::*,
 };
 use infield_gateway::{Gateway, GatewayConfig};
@@ -27,6 +27,7 @@ use tokio::{
 
 pub const KEY: &str = "dtn_good";
 pub const TOKEN: &str = "preview-token";
+pub const SIGNATURE: &str = "v1_good";
 
 /// Everything a test holds on to.
 pub struct Bench {
@@ -48,6 +49,10 @@ impl Directory for OneSandbox {
             match credential {
                 Credential::Bearer(KEY) => {}
                 Credential::PreviewToken(TOKEN) => {}
+                Credential::SignedFile(SignedFile { path: None, .. }) => {
+                    return Err(DirectoryError::Incomplete("path"));
+                }
+                Credential::SignedFile(file) if file.signature == SIGNATURE && file.path == Some(b"/a b") => {}
                 _ => return Err(DirectoryError::Unauthorized),
             }
             if sandbox != self.id.to_string() && sandbox != "box" {

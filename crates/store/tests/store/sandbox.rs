@@ -148,6 +148,25 @@ async fn setters_set() {
 }
 
 #[tokio::test]
+async fn a_signing_key_is_made_once_and_replaced_at_will() {
+    each(async |store| {
+        let (a, b) = (started(&store, "a").await, started(&store, "b").await);
+        assert_eq!(store.signing_key(a.id).await.unwrap(), None);
+        assert_eq!(store.signing_key_or(a.id, "first").await.unwrap().as_deref(), Some("first"));
+        assert_eq!(store.signing_key_or(a.id, "second").await.unwrap().as_deref(), Some("first"));
+        store.set_signing_key(a.id, "third").await.unwrap();
+        assert_eq!(store.signing_key(a.id).await.unwrap().as_deref(), Some("third"));
+        assert_eq!(store.signing_key(b.id).await.unwrap(), None, "each has its own");
+        assert_eq!(store.sandbox(a.id).await.unwrap().unwrap(), a);
+        assert_eq!(store.signing_key_or(SandboxId::random(), "x").await.unwrap(), None);
+        let gone = settled(S::Destroyed, D::Destroyed);
+        assert!(store.settle(a.id, (S::Started, D::Started), &gone, 30).await.unwrap());
+        assert_eq!(store.signing_key(a.id).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn sweeps_find_the_idle_and_the_expired() {
     each(async |store| {
         let s = started(&store, "a").await;
