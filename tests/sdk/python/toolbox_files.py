@@ -236,7 +236,16 @@ def fetch(url, data=None):
         return reply.status, reply.read()
 
 
-@check("/sandbox")
+def refused(url):
+    try:
+        fetch(url)
+    except urllib.error.HTTPError as error:
+        assert error.code == 401, error
+    else:
+        raise AssertionError(f"{url} is served")
+
+
+@check("/sandbox/{sandboxId}/signing-key")
 async def signed_addresses(box):
     if not hasattr(box.sandbox, "download_url"):
         return
@@ -248,11 +257,7 @@ async def signed_addresses(box):
     assert fetch(upload, b"raw body")[0] == 200
     assert await val(box.fs.download_file(f"{name}.up")) == b"raw body"
     for wrong in (url.replace("v1_", "v1_A"), url.replace("signed", "other"), url.split("&signature")[0]):
-        try:
-            fetch(wrong)
-        except urllib.error.HTTPError as error:
-            assert error.code == 401, error
-        else:
-            raise AssertionError(f"{wrong} is served")
+        refused(wrong)
     await val(box.sandbox.rotate_signing_key())
+    refused(url)
     assert fetch(await val(box.sandbox.download_url(name)))[0] == 200

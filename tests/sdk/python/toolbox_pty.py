@@ -1,6 +1,5 @@
 """Terminals: made, listed, resized, left and entered again, ended."""
 import asyncio
-import queue
 
 from daytona import DaytonaConflictError, DaytonaError, DaytonaNotFoundError
 from daytona.common.pty import PtySize
@@ -20,15 +19,8 @@ class Terminal:
         terminal = cls(box, name or unique("pty"))
         if box.is_async:
             options["on_data"] = terminal.seen.extend
-        for left in (2, 1, 0):
-            try:
-                terminal.handle = await val(box.process.create_pty_session(id=terminal.name, **options))
-                return terminal
-            except DaytonaError as error:
-                # The sync client gives up, without a word, when the greeting takes more than 0.1 s after the upgrade.
-                if not left or not isinstance(error.__cause__, queue.Empty):
-                    raise
-                await val(box.process.kill_pty_session(terminal.name))
+        terminal.handle = await val(box.process.create_pty_session(id=terminal.name, **options))
+        return terminal
 
     @classmethod
     async def connect(cls, box, name):

@@ -78,15 +78,18 @@ check('/system/metrics', async function metricsNow(sandbox) {
   assert.ok(seen.memTotal > 0 && seen.diskTotal > 0, JSON.stringify(seen))
 })
 
-check('/sandbox', async function signedAddresses(sandbox) {
+check('/sandbox/{sandboxId}/signing-key', async function signedAddresses(sandbox) {
   if (!sandbox.downloadUrl) return
   const name = unique('signed file')
   await sandbox.fs.uploadFile(Buffer.from('content'), name)
-  assert.equal(await (await fetch(await sandbox.downloadUrl(name))).text(), 'content')
+  const url = await sandbox.downloadUrl(name)
+  assert.equal(await (await fetch(url)).text(), 'content')
+  assert.equal((await fetch(url.replace('v1_', 'v1_A'))).status, 401)
   const form = new FormData()
   form.append('file', new Blob(['uploaded']), 'x')
   assert.equal((await fetch(await sandbox.uploadUrl(`${name}.up`), { method: 'POST', body: form })).status, 200)
   assert.equal((await sandbox.fs.downloadFile(`${name}.up`)).toString(), 'uploaded')
   await sandbox.rotateSigningKey()
+  assert.equal((await fetch(url)).status, 401, 'the key has been replaced')
   assert.equal((await fetch(await sandbox.downloadUrl(name))).status, 200)
 })
