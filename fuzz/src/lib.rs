@@ -39,6 +39,16 @@ pub mod query_pairs;
 pub mod range;
 #[path = "../../crates/agent/src/interpreter/wire.rs"]
 pub mod wire;
+/// What clients of sockets say.
+#[path = "../../crates/agent/src/pty/envs.rs"]
+pub mod pty_envs;
+#[path = "../../crates/agent/src/interpreter/request.rs"]
+pub mod request;
+#[path = "../../crates/agent/src/ws"]
+pub mod ws {
+    pub mod code;
+    pub mod offered;
+}
 /// The pure parts of sessions.
 #[path = "../../crates/agent/src/session"]
 pub mod session {
@@ -76,6 +86,12 @@ pub mod small_file {
         if content.len() as u64 > limit { Err(io::ErrorKind::InvalidData.into()) } else { Ok(content) }
     }
 }
+
+/// Signatures of URLs, from `infield-control`.
+#[path = "../../crates/control/src/secret.rs"]
+pub mod secret;
+#[path = "../../crates/control/src/signed_url.rs"]
+pub mod signed_url;
 
 /// The relay's reading of a request target.
 #[path = "../../crates/gateway/src/target.rs"]
