@@ -17,10 +17,14 @@ pub mod image {
 }
 
 /// Parts of the agent; at the crate's root because they name each other as `crate::…`.
+#[path = "../../crates/agent/src/code_run/charts.rs"]
+pub mod charts;
 #[path = "../../crates/agent/src/direct.rs"]
 pub mod direct;
 #[path = "../../crates/agent/src/files/disposition.rs"]
 pub mod disposition;
+#[path = "../../crates/agent/src/git/dns_text.rs"]
+pub mod dns_text;
 #[path = "../../crates/agent/src/env.rs"]
 pub mod env;
 #[path = "../../crates/agent/src/files/glob.rs"]
@@ -66,6 +70,7 @@ pub mod stat;
 pub mod lsp {
     pub mod answers;
     pub mod framing;
+    pub mod place;
 }
 
 /// Stands in for the agent's reader of small files, so that targets choose what `/etc/passwd` and `/etc/group` hold.
