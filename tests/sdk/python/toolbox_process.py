@@ -6,6 +6,7 @@ from kit import check, eventually, raises, unbuilt, val
 @check("/work-dir")
 async def folders(box):
     work, home = await val(box.sandbox.get_work_dir()), await val(box.sandbox.get_user_home_dir())
+    assert await val(box.sandbox.get_user_root_dir()) == home
     assert work.startswith("/") and home == "/home/daytona", (work, home)
     assert (await val(box.process.exec("pwd", cwd=work))).result.strip() == work
     await val(box.fs.upload_file(b"here", "where.txt"))

@@ -70,8 +70,10 @@ async def pty_lives_on_without_a_client(box):
     again = await Terminal.connect(box, terminal.name)
     await again.type("echo $kept-here\n")
     await again.until("still-here")
+    assert again.handle.is_connected()
     await val(again.handle.kill())
     await again.leave()
+    assert not again.handle.is_connected()
     await eventually("it is gone", lambda: gone(box, terminal.name))
 
 

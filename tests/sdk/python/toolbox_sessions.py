@@ -180,6 +180,14 @@ async def entrypoint_session(box):
     assert found.session_id == "entrypoint" and [c.id for c in found.commands] == ["entrypoint_command"], found
     logs = await val(box.process.get_entrypoint_logs())
     assert isinstance(logs.output, str)
+    if found.commands[0].exit_code is None:
+        # The image's own command idles: whoever follows it is let go when it ends.
+        following = asyncio.create_task(box.process.get_entrypoint_logs_async(lambda _: None, lambda _: None))
+        await val(box.process.exec("kill $(pgrep -o -x sleep)"))
+        await asyncio.wait_for(following, 10)
+    said = []
+    await asyncio.wait_for(box.process.get_entrypoint_logs_async(said.append, said.append), 10)
+    assert "".join(said) == (await val(box.process.get_entrypoint_logs())).output
     for wrong in (
         lambda: box.process.delete_session("entrypoint"),
         lambda: box.process.create_session("entrypoint"),

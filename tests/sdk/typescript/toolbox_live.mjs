@@ -44,7 +44,12 @@ check('/process/session', async function sessionCommandsInTheBackground(sandbox)
 })
 
 check('/process/session', async function entrypointSession({ process }) {
-  assert.equal((await process.getEntrypointSession()).sessionId, 'entrypoint')
+  const found = await process.getEntrypointSession()
+  assert.equal(found.sessionId, 'entrypoint')
+  // The image's own command idles: whoever follows it is let go when it ends.
+  const following = process.getEntrypointLogs(() => {}, () => {})
+  if (found.commands[0].exitCode === undefined) await process.executeCommand('kill $(pgrep -o -x sleep)')
+  await following
   assert.equal(typeof (await process.getEntrypointLogs()).output, 'string')
 })
 
@@ -65,10 +70,12 @@ check('/process/pty', async function ptyLivesOn({ process }) {
   await handle.disconnect()
   assert.ok((await process.listPtySessions()).some((session) => session.id === id))
   assert.equal((await process.getPtySessionInfo(id)).cols, 100)
+  assert.equal((await process.resizePtySession(id, 101, 31)).cols, 101)
   let again = ''
   const second = await process.connectPty(id, { onData: (data) => (again += Buffer.from(data).toString()) })
   await second.sendInput('echo $kept-here\n')
   await eventually('it kept its state', () => again.includes('still-here'))
+  assert.ok(second.isConnected() && !handle.isConnected())
   await rejects(undefined, terminal(process, id))
   await process.killPtySession(id)
   assert.equal((await second.wait()).exitCode, 137)
@@ -84,6 +91,9 @@ check('/process/pty', async function ptyExitCodes({ process }) {
     assert.equal(result.exitCode, code)
     await handle.disconnect()
   }
+  const [handle] = await terminal(process, unique('pty'))
+  await handle.kill()
+  assert.equal((await handle.wait()).exitCode, 137)
 })
 
 check('/process/interpreter', async function interpreter({ codeInterpreter }) {
@@ -117,6 +127,7 @@ async function languageServer(sandbox, language, file, content, position) {
   const symbols = await server.documentSymbols(`${folder}/${file}`)
   assert.ok(names(symbols).includes('Greeter') && names(symbols).includes('greet'), JSON.stringify(symbols))
   await eventually('the workspace knows the class', async () => names(await server.sandboxSymbols('Greeter')).includes('Greeter'))
+  assert.ok(names(await server.workspaceSymbols('Greeter')).includes('Greeter'))
   const { items, isIncomplete } = await server.completions(`${folder}/${file}`, position)
   assert.ok(items.some((item) => item.label.startsWith('greet')))
   assert.equal(typeof isIncomplete, 'boolean')

@@ -4,6 +4,7 @@ import { check, rejects, sh, unique } from './kit.mjs'
 
 check('/work-dir', async function folders(sandbox) {
   const [work, home] = [await sandbox.getWorkDir(), await sandbox.getUserHomeDir()]
+  assert.equal(await sandbox.getUserRootDir(), home)
   assert.ok(work.startsWith('/'))
   assert.equal(home, '/home/daytona')
   assert.equal((await sandbox.process.executeCommand('pwd', work)).result.trim(), work)
