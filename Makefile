@@ -44,7 +44,8 @@ image: build
 	@$(SUDO) scripts/image "$(IMAGES)" target/$(PROFILE_DIR)/infield
 
 demo: deps-demo build
-	@$(SUDO) env IMAGES="$(IMAGES)" scripts/demo target/$(PROFILE_DIR)
+	@$(SUDO) env IMAGES="$(IMAGES)" INFIELD_DEMO_DIR="$(INFIELD_DEMO_DIR)" INFIELD_DEMO_PORT="$(INFIELD_DEMO_PORT)" \
+		INFIELD_DEMO_SUBNET="$(INFIELD_DEMO_SUBNET)" scripts/demo target/$(PROFILE_DIR)
 
 test: deps build image
 	@scripts/test
