@@ -18,6 +18,7 @@ use crate::{launch, recover, shared_tables, stop, warm};
 use infield_api::SandboxId;
 use infield_api::runner::*;
 use infield_sys::memfd;
+use rustix::net::sockopt;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -37,6 +38,8 @@ const LAUNCHES_PER_ZYGOTE: usize = 2;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const CLOSE_POLL: Duration = Duration::from_millis(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What may be on its way to an agent; the kernel's default is a fifth.
+const AGENT_SEND_BUFFER_BYTES: usize = 1 << 20;
 /// Characters of the tag that kernel names carry, so that several servers can share a host.
 const TAG_HEX_DIGITS: usize = 4;
 
@@ -509,6 +512,9 @@ impl Runner for Engine {
             };
             let connected = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::UnixStream::connect(&path)).await;
             let stream = connected.map_err(|e| unavailable(&e))?.map_err(|e| unavailable(&e))?;
+            // Uploads: every time the buffer is full, somebody falls asleep and has to be woken. The API's process may not ask
+            // for this much itself; without it uploads are only slower.
+            let _ = sockopt::set_socket_send_buffer_size_force(&stream, AGENT_SEND_BUFFER_BYTES);
             Ok(stream.into_std().map_err(|e| unavailable(&e))?.into())
         })
     }
