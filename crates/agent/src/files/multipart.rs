@@ -59,6 +59,8 @@ enum State {
     Done,
 }
 
+const HEADERS_END: &[u8] = b"\r\n\r\n";
+
 pub struct Parser {
     /// CR LF `--` boundary.
     delimiter: memmem::Finder<'static>,
@@ -138,28 +140,28 @@ impl Parser {
         }
         let padding = self.held.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
         match &self.held[padding..] {
+            _ if padding > self.limits.header_bytes_max => Err(Malformed::HeadersTooLong),
             [b'\r', b'\n', ..] => {
                 // The line break stays: a part without headers then begins with an empty line like any other.
                 let _ = self.held.split_to(padding);
                 self.state = State::Headers;
                 Ok(None)
             }
-            [] | [b'\r'] => self.bounded(),
+            [] | [b'\r'] => Ok(None),
             [b'-'] if padding == 0 => Ok(None),
             _ => Err(Malformed::Boundary),
         }
     }
 
-    fn bounded(&self) -> Result<Option<Event>, Malformed> {
-        if self.held.len() > self.limits.header_bytes_max { Err(Malformed::HeadersTooLong) } else { Ok(None) }
-    }
-
     fn headers(&mut self) -> Result<Option<Event>, Malformed> {
-        let Some(at) = memmem::find(&self.held, b"\r\n\r\n") else { return self.bounded() };
-        if at > self.limits.header_bytes_max {
+        let found = memmem::find(&self.held, HEADERS_END);
+        // What has come of an end that is still cut off does not count.
+        let length = found.unwrap_or((self.held.len() + 1).saturating_sub(HEADERS_END.len()));
+        if length > self.limits.header_bytes_max {
             return Err(Malformed::HeadersTooLong);
         }
-        let block = self.held.split_to(at + 4);
+        let Some(at) = found else { return Ok(None) };
+        let block = self.held.split_to(at + HEADERS_END.len());
         self.state = State::Body;
         Ok(Some(Event::Part { name: part_name(&block) }))
     }
@@ -290,6 +292,19 @@ mod tests {
         }
         assert_eq!(parse(b"--b\r\n\r\nx", "b", 3), Err(Malformed::Truncated));
         assert_eq!(parse(b"--bx\r\n\r\nx", "b", 3), Err(Malformed::Boundary));
+    }
+
+    #[test]
+    fn the_length_of_headers_is_judged_the_same_however_they_are_cut() {
+        let limit = Limits::default().header_bytes_max;
+        for (extra, fits) in [(0, true), (1, false)] {
+            let headers = format!("\r\nx: {}", "a".repeat(limit - 5 + extra));
+            let body = format!("--b{headers}\r\n\r\ndata\r\n--b--");
+            for cut in (1..9).chain([limit, limit + 3, limit + 5, limit + 7, body.len()]) {
+                let parsed = parse(body.as_bytes(), "b", cut);
+                assert_eq!(parsed.is_ok(), fits, "{extra} too long, in pieces of {cut}: {parsed:?}");
+            }
+        }
     }
 
     #[test]
