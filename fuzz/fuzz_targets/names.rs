@@ -2,7 +2,7 @@
 //! the question that was asked.
 #![no_main]
 
-use infield_fuzz::dns_text::{Settings, TYPE_A, TYPE_AAAA, encode_name, in_hosts, read_answer};
+use infield_fuzz::git::dns_text::{Settings, TYPE_A, TYPE_AAAA, encode_name, in_hosts, read_answer};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (&[u8], &str, &str, bool, bool)| {

@@ -23,8 +23,6 @@ pub mod charts;
 pub mod direct;
 #[path = "../../crates/agent/src/files/disposition.rs"]
 pub mod disposition;
-#[path = "../../crates/agent/src/git/dns_text.rs"]
-pub mod dns_text;
 #[path = "../../crates/agent/src/env.rs"]
 pub mod env;
 #[path = "../../crates/agent/src/files/glob.rs"]
@@ -43,6 +41,34 @@ pub mod query_pairs;
 pub mod range;
 #[path = "../../crates/agent/src/interpreter/wire.rs"]
 pub mod wire;
+#[path = "../../crates/agent/src/proxy_target.rs"]
+pub mod proxy_target;
+#[path = "../../crates/agent/src/sdk.rs"]
+pub mod sdk;
+#[path = "../../crates/agent/src/timestamp.rs"]
+pub mod timestamp;
+/// The texts that transfers read.
+#[path = "../../crates/agent/src/git"]
+pub mod git {
+    pub mod credential_line;
+    pub mod dns_text;
+    pub mod url;
+
+    /// Stands in for the agent's, which knows libgit2.
+    pub mod failure {
+        use infield_api::toolbox::DaemonErrorCode;
+
+        #[derive(Debug)]
+        pub struct GitFailure;
+        pub type Result<T> = std::result::Result<T, GitFailure>;
+
+        impl GitFailure {
+            pub fn new(_: DaemonErrorCode, _: impl Into<String>) -> Self {
+                Self
+            }
+        }
+    }
+}
 /// What clients of sockets say.
 #[path = "../../crates/agent/src/pty/envs.rs"]
 pub mod pty_envs;

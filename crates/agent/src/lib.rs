@@ -25,6 +25,7 @@ mod output;
 mod passwd;
 mod port;
 mod proxy;
+mod proxy_target;
 mod pty;
 mod query;
 mod query_pairs;

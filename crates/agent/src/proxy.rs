@@ -4,6 +4,7 @@
 //! Knows nothing of who may ask; that was decided before the request came here.
 
 use crate::error::{Answer, Failure, reason};
+use crate::proxy_target::target_of;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
@@ -65,7 +66,7 @@ impl Drop for Place {
 }
 
 pub async fn forward(mut request: Request) -> Answer {
-    let (port, target) = target_of(request.uri())?;
+    let (port, target) = target_of(request.uri()).map_err(Failure::bad_request)?;
     let place = Place::take()?;
     let stream = connect(port).await.map_err(|e| {
         upstream(format!("nothing answers on port {port} of this sandbox ({}); start the server first", reason(&e)))
@@ -103,19 +104,6 @@ fn root_of(e: &dyn std::error::Error) -> String {
         innermost = next;
     }
     innermost.to_string()
-}
-
-/// Port, and the target as it was written: percent-encoding, empty segments and all.
-fn target_of(uri: &Uri) -> Result<(u16, Uri), Failure> {
-    let whole = uri.path_and_query().map_or("", |t| t.as_str());
-    let rest = whole.strip_prefix("/proxy/").unwrap_or("");
-    let (port, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    let number: Option<u16> = if digits { port.parse().ok().filter(|p| *p > 0) } else { None };
-    let number = number.ok_or_else(|| Failure::bad_request("port must be a number in 1 - 65535"))?;
-    let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-    let target = target.parse().map_err(|_| Failure::bad_request("the path is not valid"))?;
-    Ok((number, target))
 }
 
 /// Servers listen on either loopback address.
@@ -209,22 +197,6 @@ fn splice(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn target(uri: &str) -> Option<(u16, String)> {
-        target_of(&uri.parse().unwrap()).ok().map(|(port, target)| (port, target.to_string()))
-    }
-
-    #[test]
-    fn targets_stay_as_they_were_written() {
-        let some = |port, text: &str| Some((port, text.to_owned()));
-        assert_eq!(target("/proxy/80"), some(80, "/"));
-        assert_eq!(target("/proxy/80?a=b"), some(80, "/?a=b"));
-        assert_eq!(target("/proxy/65535/a%2Fb//c/../d?x=%20&y"), some(65535, "/a%2Fb//c/../d?x=%20&y"));
-        for wrong in ["/proxy/0/", "/proxy/65536/", "/proxy/+80/", "/proxy/x", "/proxy//80", "/proxy/8%30/"] {
-            assert_eq!(target(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn headers_of_one_connection_stay_there() {
@@ -244,17 +216,5 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "cookie", "host"]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_target_breaks_it(rest in "[a-z0-9/?%.:@&=~+-]{0,40}") {
-            if let Ok(uri) = format!("/proxy/{rest}").parse::<Uri>()
-                && let Ok((port, target)) = target_of(&uri)
-            {
-                prop_assert!(port > 0);
-                prop_assert!(rest.ends_with(target.to_string().trim_start_matches('/')));
-            }
-        }
     }
 }

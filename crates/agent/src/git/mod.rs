@@ -6,6 +6,7 @@ mod cli;
 mod clone;
 mod commit;
 mod config;
+mod credential_line;
 mod credentials;
 mod dns;
 mod dns_text;
