@@ -9,6 +9,8 @@ use std::{
 
 const NEIGHBOUR_MAX: Duration = Duration::from_millis(100);
 const SAMPLES: usize = 20;
+/// Processes that come to the host meanwhile without a bomb: sandboxes kept ready, and what else the machine does. A bomb has 2,000.
+const OTHERS_MAX: usize = 500;
 
 /// Starts `command` in one sandbox without waiting for it, and measures `true` in another meanwhile.
 fn beside(world: &World, bad: &str, neighbour: &str, what: &str, command: &str, seconds: u64) -> u16 {
@@ -55,7 +57,7 @@ fn fork_bomb() {
     assert!(during < before + 8192, "the pids limit holds: {before} processes before, {during} now");
     // However full it is, it can be deleted at once, and then its processes are gone.
     world.delete(&bad);
-    eventually("its processes end", Duration::from_secs(20), || (processes() < before + 64).then_some(()));
+    eventually("its processes end", Duration::from_secs(20), || (processes() < before + OTHERS_MAX).then_some(()));
     assert_eq!(world.sh(&good, "echo fine"), "fine\n");
 }
 
