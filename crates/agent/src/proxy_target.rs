@@ -9,7 +9,7 @@ pub fn target_of(uri: &Uri) -> Result<(u16, Uri), &'static str> {
     let (port, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     let number: Option<u16> = if digits { port.parse().ok().filter(|p| *p > 0) } else { None };
-    let number = number.ok_or_else(|| "port must be a number in 1 - 65535")?;
+    let number = number.ok_or("port must be a number in 1 - 65535")?;
     let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
     let target = target.parse().map_err(|_| "the path is not valid")?;
     Ok((number, target))
