@@ -5,13 +5,17 @@
 //! under the sandbox's limits and ends with the sandbox.
 
 use crate::children::Children;
+use crate::env::{self, Vars};
+use crate::execute::c_string;
 use crate::stat::{Stat, parse_stat};
 use crate::state::Shared;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -38,10 +42,20 @@ fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&text)
 }
 
-impl Family {
-    pub const VARIABLE: &str = "INFIELD_FAMILY";
+/// A new tag, and these variables with it, for a process whose family it will mark.
+pub fn tagged(vars: &Vars) -> (String, Vec<CString>) {
+    let tag = Uuid::new_v4().simple().to_string();
+    // First, so that whoever looks for it need not read far.
+    let mark = c_string(format!("{}={tag}", Family::VARIABLE).as_bytes());
+    let mut vars = vars.clone();
+    vars.remove(Family::VARIABLE);
+    (tag, [mark].into_iter().chain(env::to_words(&vars)).collect())
+}
 
-    /// Of a process that was started with this tag in [`Self::VARIABLE`] and leads its session.
+impl Family {
+    const VARIABLE: &str = "INFIELD_FAMILY";
+
+    /// Of a process that was started with what [`tagged`] gave and leads its session.
     pub fn new(leader: i32, tag: String) -> Self {
         let began = stat(leader).map(|s| s.began);
         Self { leader, began, mark: format!("{}={tag}", Self::VARIABLE).into_bytes() }

@@ -3,12 +3,12 @@
 
 use super::wire::{Answer, Answers, Garbled, Kind};
 use crate::children::Exit;
+use crate::direct;
 use crate::error::reason;
 use crate::execute::c_string;
-use crate::family::Family;
+use crate::family::{self, Family};
 use crate::launch::{Child, Input, Launch, launch, signal_group};
 use crate::state::Shared;
-use crate::{direct, env};
 use rustix::io::ioctl_fionread;
 use rustix::process::Signal;
 use std::io;
@@ -22,7 +22,6 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use uuid::Uuid;
 
 const PROGRAM: &str = include_str!("worker.py");
 /// Python with a slow start-up file on a busy machine.
@@ -51,13 +50,10 @@ impl From<Garbled> for Broken {
 
 /// Starts a worker and waits until it is ready. The error is for the caller to read.
 pub async fn start(agent: &Shared, cwd: Option<PathBuf>) -> Result<Worker, String> {
-    let mut vars = (*agent.env.snapshot()).clone();
-    vars.remove(Family::VARIABLE);
+    let vars = agent.env.snapshot();
     let python = direct::search("python3", &vars).or_else(|| direct::search("python", &vars));
     let python = python.ok_or("this image has no python3 in its PATH; use an image with Python 3.8 or newer")?;
-    let tag = Uuid::new_v4().simple().to_string();
-    let mut words = vec![c_string(format!("{}={tag}", Family::VARIABLE).as_bytes())];
-    words.extend(env::to_words(&vars));
+    let (tag, words) = family::tagged(&vars);
     let (ours, theirs) = channel().map_err(|e| format!("no channel to the interpreter: {e}"))?;
     let loader = format!(
         "import os\ns=b''\nwhile len(s)<{len}:s+=os.read(0,{len}-len(s))\nexec(compile(s,'<worker>','exec'))",

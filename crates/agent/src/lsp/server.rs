@@ -7,9 +7,8 @@ use super::language::Language;
 use super::place::uri_of;
 use super::rpc::{CallError, Conversation};
 use crate::children::Exit;
-use crate::env;
 use crate::execute::c_string;
-use crate::family::Family;
+use crate::family::{self, Family};
 use crate::launch::{Child, Input, Launch, launch, signal_group};
 use crate::small_file;
 use crate::state::Shared;
@@ -27,7 +26,6 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use uuid::Uuid;
 
 /// From the start of the program to its first answer; large images are slow the first time.
 const INITIALIZE_SECONDS_MAX: u64 = 60;
@@ -298,8 +296,7 @@ async fn read_document(path: &Path) -> Result<String, Trouble> {
 }
 
 async fn start_process(agent: &Shared, language: Language) -> Result<(Child, Family), Trouble> {
-    let mut vars = (*agent.env.snapshot()).clone();
-    vars.remove(Family::VARIABLE);
+    let vars = agent.env.snapshot();
     let command = language.command();
     let Some(program) = language.program(&vars) else {
         return Err(Trouble::Gone(format!(
@@ -308,9 +305,7 @@ async fn start_process(agent: &Shared, language: Language) -> Result<(Child, Fam
             language.install_hint()
         )));
     };
-    let tag = Uuid::new_v4().simple().to_string();
-    let mut words = vec![c_string(format!("{}={tag}", Family::VARIABLE).as_bytes())];
-    words.extend(env::to_words(&vars));
+    let (tag, words) = family::tagged(&vars);
     let what = Launch {
         program: c_string(program.as_os_str().as_bytes()),
         argv: command.iter().map(|word| c_string(word.as_bytes())).collect(),

@@ -2,10 +2,10 @@
 //! carries a tag by which everything it starts is found again. Knows no clients.
 
 use crate::children::Exit;
-use crate::env::{self, Vars};
+use crate::env::Vars;
 use crate::error::reason;
 use crate::execute::c_string;
-use crate::family::Family;
+use crate::family::{self, Family};
 use crate::launch;
 use crate::shell;
 use crate::state::Shared;
@@ -20,7 +20,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 pub struct Terminal {
     pub master: Arc<AsyncFd<OwnedFd>>,
@@ -36,15 +35,11 @@ pub struct Size {
 
 /// Opens a terminal and starts the shell. The error is for the caller to read.
 pub async fn open(agent: &Shared, cwd: Option<PathBuf>, envs: &Vars, size: Size) -> Result<Terminal, String> {
-    let mut vars = (*agent.env.with(Some(envs))).clone();
-    vars.remove(Family::VARIABLE);
+    let vars = agent.env.with(Some(envs));
     let shell = shell::find(&vars).ok_or("this image has no shell (/bin/sh); use an image with one")?;
     let program = shell.program().unwrap_or_default();
     let argv = [c_string(shell.name.as_bytes()), c"-i".to_owned(), c"-l".to_owned()];
-    let tag = Uuid::new_v4().simple().to_string();
-    // First, so that whoever looks for it need not read far.
-    let mut words = vec![c_string(format!("{}={tag}", Family::VARIABLE).as_bytes())];
-    words.extend(env::to_words(&vars));
+    let (tag, words) = family::tagged(&vars);
     let c_cwd = cwd.as_ref().map(|c| c_string(c.as_os_str().as_bytes()));
     let shared = agent.clone();
     let started = tokio::task::spawn_blocking(move || {

@@ -3,10 +3,10 @@
 
 use super::control::Dialect;
 use crate::children::Exit;
-use crate::env;
+use crate::env::Vars;
 use crate::error::{Failure, reason};
 use crate::execute::c_string;
-use crate::family::Family;
+use crate::family::{self, Family};
 use crate::launch::{OOM_SCORE_ADJ, raise_oom_score};
 use crate::shell::{self, Shell};
 use crate::state::Shared;
@@ -24,7 +24,6 @@ use std::path::PathBuf;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 /// For what only carries lines: a thousand sessions should not use up a user's share of pipes.
 const SMALL_PIPE_BYTES: usize = 4 << 10;
@@ -83,10 +82,7 @@ fn writing_end(pipe: &OwnedFd) -> io::Result<OwnedFd> {
 pub async fn start(agent: &Shared, cwd: Option<PathBuf>) -> Result<SessionShell, Failure> {
     let vars = agent.env.snapshot();
     let (shell, dialect) = choose(&vars)?;
-    let family_tag = Uuid::new_v4().simple().to_string();
-    // First, so that whoever looks for it need not read far.
-    let mut words = vec![c_string(format!("{}={family_tag}", Family::VARIABLE).as_bytes())];
-    words.extend(env::to_words(&vars));
+    let (tag, words) = family::tagged(&vars);
     let cwd = cwd.map(|c| c_string(c.as_os_str().as_bytes()));
     let parts = Parts::new().map_err(|e| failed(&e))?;
     let Parts { ours, theirs } = parts;
@@ -97,7 +93,7 @@ pub async fn start(agent: &Shared, cwd: Option<PathBuf>) -> Result<SessionShell,
         if shared.user.uid != 0 {
             raise_oom_score(pid);
         }
-        let family = Family::new(pid, family_tag);
+        let family = Family::new(pid, tag);
         Ok((family, starting.started(pid)))
     });
     let (family, exit) = started.await.map_err(Failure::internal)?.map_err(|e: io::Error| failed(&e))?;
@@ -120,7 +116,7 @@ fn failed(e: &io::Error) -> Failure {
 }
 
 /// The sandbox's shell, or `sh` where that one speaks another language.
-fn choose(vars: &env::Vars) -> Result<(Shell, Dialect), Failure> {
+fn choose(vars: &Vars) -> Result<(Shell, Dialect), Failure> {
     let speaks = |shell: Shell| Dialect::of(&shell).map(|d| (shell, d));
     let plain = || {
         let path = crate::direct::search("sh", vars)?;
