@@ -98,3 +98,32 @@ fn a_registry_through_the_api() {
         (!infield(&world, &["image", "list"]).contains(&reference)).then_some(())
     });
 }
+
+#[test]
+fn what_a_caller_had_pulled_stays_when_the_operator_pulls_it_too() {
+    let registry = Registry::start();
+    let reference = registry.push("tiny/both", "1", &one_program(), json!({ "config": { "Env": ["A=b"] } }));
+    let world = world("bothpull");
+    let api = world.api();
+    std::fs::write(world.data_dir.join("registries.json"), json!({ "plain_http": [registry.host] }).to_string())
+        .unwrap();
+    let made = api.post("/snapshots", json!({ "name": "mine", "imageName": reference })).expect(200).json();
+    let id = made["id"].as_str().unwrap().to_owned();
+    infield_tests::eventually("the snapshot is active", IMAGE_MAX, || {
+        (api.get(&format!("/snapshots/{id}")).expect(200).json()["state"] == "active").then_some(())
+    });
+    let general = format!("/snapshots/{}", reference.replace('/', "%2F"));
+    api.get(&general).expect_error(404);
+    infield(&world, &["image", "pull", &reference]);
+    // A name the server does not know makes it ask the host again.
+    let made = infield_tests::eventually("it is everybody's", IMAGE_MAX, || {
+        let reply = api.post("/sandbox", json!({ "snapshot": reference }));
+        (reply.status == 200).then(|| reply.json()["id"].as_str().unwrap().to_owned())
+    });
+    world.delete(&made);
+    assert_eq!(api.get(&general).expect(200).json()["general"], true);
+    api.delete(&format!("/snapshots/{id}")).expect(200);
+    api.get("/snapshots/mine").expect_error(404);
+    one_program_image(&world, &reference);
+    assert!(infield(&world, &["image", "list"]).contains(&reference));
+}

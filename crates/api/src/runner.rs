@@ -58,7 +58,7 @@ pub trait Runner: Send + Sync + 'static {
     /// Makes an image present, from the local store or a registry.
     fn pull_image(&self, pull: PullImage) -> RunnerFuture<'_, ImageInfo>;
     /// Forgets a reference; layers that nothing uses any more are collected.
-    fn remove_image(&self, reference: String) -> RunnerFuture<'_, ()>;
+    fn release_image(&self, reference: String) -> RunnerFuture<'_, ()>;
 }
 
 fn unsupported<T>(verb: &'static str) -> RunnerFuture<'static, T> {
@@ -151,7 +151,11 @@ pub struct PullImage {
 pub struct ImageInfo {
     /// `sha256:` of the image's configuration.
     pub id: String,
+    /// Names its operator gave it.
     pub references: Vec<String>,
+    /// Names it only has because `pull_image` fetched it.
+    #[serde(default)]
+    pub pulled: Vec<String>,
     pub size_bytes: u64,
     pub created_at_ms: i64,
     pub entrypoint: Vec<String>,
@@ -229,7 +233,7 @@ pub enum RunnerRequest {
     },
     Images,
     PullImage(PullImage),
-    RemoveImage {
+    ReleaseImage {
         reference: String,
     },
     /// Liveness probe: answered with [`RunnerResponse::Done`].

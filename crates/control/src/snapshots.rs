@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 use uuid::Uuid;
 
 /// How long a looked-up snapshot is trusted; changes made here end that at once.
@@ -38,11 +38,13 @@ pub struct Snapshots {
     /// When the host was last asked for its images. Held while asking, so that callers that come meanwhile wait for the
     /// same answer.
     synced: Mutex<Option<Instant>>,
+    /// Read by whoever pulls, written by whoever takes pulled images away.
+    pulls: RwLock<()>,
 }
 
 impl Snapshots {
     pub fn new() -> Self {
-        Self { found: Cache::new(LOOKUP_CACHE), synced: Mutex::default() }
+        Self { found: Cache::new(LOOKUP_CACHE), synced: Mutex::default(), pulls: RwLock::default() }
     }
 
     pub fn forget(&self) {
@@ -111,7 +113,8 @@ pub enum SyncError {
     Store(#[from] StoreError),
 }
 
-/// Makes the general snapshots equal to the references of the host's images, but for those that were pulled for a caller.
+/// Makes the general snapshots equal to the names the host's operator gave its images, and takes pulled images away that no
+/// snapshot needs.
 pub async fn sync(app: &App) -> Result<(), SyncError> {
     let images = tokio::time::timeout(IMAGES_TIME_MAX, app.runner.images())
         .await
@@ -136,9 +139,6 @@ pub async fn sync(app: &App) -> Result<(), SyncError> {
         }
     }
     for (reference, image) in wanted {
-        if !app.store.snapshots_of_image(&image.id).await?.is_empty() {
-            continue;
-        }
         match app.store.insert_snapshot(&filled(general(reference), image, now_ms())).await {
             // Another server on the same database was quicker.
             Ok(()) | Err(StoreError::NameTaken) => changed = true,
@@ -148,26 +148,29 @@ pub async fn sync(app: &App) -> Result<(), SyncError> {
     if changed {
         app.snapshots.forget();
     }
-    Ok(())
+    release(app, &images).await
 }
 
-/// Takes the image of a snapshot that was just deleted away with the last one of it. Sandboxes made from it go on.
-pub fn release_image(app: &App, image: String) {
+/// After a snapshot was deleted: takes its image away if it was the last one of it. Sandboxes made from it go on.
+pub fn sync_soon(app: &App) {
     let app = app.clone();
     tokio::spawn(async move {
-        if let Err(e) = release_now(&app, &image).await {
-            tracing::warn!(error = %e, image, "cannot remove the image of a deleted snapshot; `infield image remove` does");
+        if let Err(e) = sync(&app).await {
+            tracing::warn!(error = %e, "cannot take the image of a deleted snapshot away; trying again later");
         }
     });
 }
 
-async fn release_now(app: &App, image: &str) -> Result<(), SyncError> {
-    if !app.store.snapshots_of_image(image).await?.is_empty() {
-        return Ok(());
-    }
-    let images = app.runner.images().await.map_err(SyncError::Runner)?;
-    for reference in images.into_iter().filter(|i| i.id == image).flat_map(|i| i.references) {
-        app.runner.remove_image(reference).await.map_err(SyncError::Runner)?;
+/// Takes away what was pulled for snapshots that are gone. Not while something is pulled, whose snapshot names no image yet;
+/// the end of that comes here again.
+async fn release(app: &App, images: &[ImageInfo]) -> Result<(), SyncError> {
+    let Ok(_alone) = app.snapshots.pulls.try_write() else { return Ok(()) };
+    for image in images.iter().filter(|image| !image.pulled.is_empty()) {
+        if app.store.snapshots_of_image(&image.id).await?.iter().all(|row| row.general) {
+            for name in &image.pulled {
+                app.runner.release_image(name.clone()).await.map_err(SyncError::Runner)?;
+            }
+        }
     }
     Ok(())
 }
@@ -221,6 +224,7 @@ pub fn pull(app: &App, row: SnapshotRow) {
 }
 
 async fn pull_now(app: &App, mut row: SnapshotRow) -> Result<(), StoreError> {
+    let pulling = app.snapshots.pulls.read().await;
     row.state = SnapshotState::Pulling;
     row.updated_ms = now_ms();
     app.store.update_snapshot(&row).await?;
@@ -232,6 +236,7 @@ async fn pull_now(app: &App, mut row: SnapshotRow) -> Result<(), StoreError> {
         Err(_) => failed(row, "timeout while pulling the image".to_owned()),
     };
     app.store.update_snapshot(&row).await?;
+    drop(pulling);
     if let Err(e) = sync(app).await {
         tracing::warn!(error = %e, "cannot list the host's images after a pull");
     }

@@ -446,6 +446,7 @@ impl From<&Image> for ImageInfo {
         Self {
             id: image.id.clone(),
             references: image.references.clone(),
+            pulled: image.pulled.clone(),
             size_bytes: image.size_bytes,
             created_at_ms: image.created_at_ms,
             entrypoint: image.config.entrypoint.iter().chain(&image.config.cmd).cloned().collect(),
@@ -531,9 +532,9 @@ impl Runner for Engine {
         }))
     }
 
-    fn remove_image(&self, reference: String) -> RunnerFuture<'_, ()> {
+    fn release_image(&self, reference: String) -> RunnerFuture<'_, ()> {
         Box::pin(async move {
-            self.blocking(move |inner| Ok(inner.images.remove(&reference)?)).await?;
+            self.blocking(move |inner| Ok(inner.images.release(&reference)?)).await?;
             let engine = self.clone();
             self.blocking(move |_| engine.collect_images()).await
         })

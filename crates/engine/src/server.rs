@@ -179,7 +179,7 @@ async fn answer(runner: &dyn Runner, request: RunnerRequest) -> RunnerResponse {
         RunnerRequest::Stats { id } => runner.stats(id).await.map(RunnerResponse::Stats),
         RunnerRequest::Images => runner.images().await.map(RunnerResponse::Images),
         RunnerRequest::PullImage(pull) => runner.pull_image(pull).await.map(RunnerResponse::Image),
-        RunnerRequest::RemoveImage { reference } => runner.remove_image(reference).await.map(done),
+        RunnerRequest::ReleaseImage { reference } => runner.release_image(reference).await.map(done),
         RunnerRequest::Ping => Ok(RunnerResponse::Done),
     };
     answer.unwrap_or_else(RunnerResponse::Failed)

@@ -36,7 +36,7 @@ fn list(args: &ImageArgs) -> Result<Said> {
     let images = wire::images(&args.host)?.list()?;
     let mut rows = vec![["REFERENCE", "ID", "SIZE"].map(String::from).to_vec()];
     for image in &images {
-        for reference in &image.references {
+        for reference in image.references.iter().chain(&image.pulled) {
             rows.push(vec![reference.clone(), image.id[..image.id.len().min(19)].to_owned(), size(image.size_bytes)]);
         }
     }
@@ -117,7 +117,7 @@ fn said(args: &ImageArgs, image: &Image, name: &str) -> Said {
 
 fn to_json(image: &Image) -> Value {
     json!({
-        "id": image.id, "references": image.references, "sizeBytes": image.size_bytes, "createdAtMs": image.created_at_ms,
+        "id": image.id, "references": image.references, "pulled": image.pulled, "sizeBytes": image.size_bytes, "createdAtMs": image.created_at_ms,
     })
 }
 

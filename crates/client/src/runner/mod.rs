@@ -142,8 +142,8 @@ impl Runner for RemoteRunner {
         })
     }
 
-    fn remove_image(&self, reference: String) -> RunnerFuture<'_, ()> {
-        Box::pin(async move { done(self.call(RunnerRequest::RemoveImage { reference }).await?) })
+    fn release_image(&self, reference: String) -> RunnerFuture<'_, ()> {
+        Box::pin(async move { done(self.call(RunnerRequest::ReleaseImage { reference }).await?) })
     }
 }
 

@@ -98,9 +98,7 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
     }
     app.store.delete_snapshot(&row.id).await?;
     app.snapshots.forget();
-    if let Some(image) = row.image {
-        snapshots::release_image(&app, image);
-    }
+    snapshots::sync_soon(&app);
     Ok(StatusCode::OK)
 }
 

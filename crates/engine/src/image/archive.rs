@@ -8,7 +8,7 @@ use super::{
     progress::Progress,
     reference::{Reference, hex_of},
     staging::Staging,
-    store::{Image, Store},
+    store::{Giver, Image, Store},
     unpack,
 };
 use rustix::fs::{self, FileType, OFlags};
@@ -90,7 +90,7 @@ impl Found {
         if *over != ImageConfig::default() {
             config = document.overridden(over)?;
         }
-        staging.commit(store, &config, staged, reference)
+        staging.commit(store, &config, staged, reference, Giver::Operator)
     }
 }
 

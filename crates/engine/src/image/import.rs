@@ -6,7 +6,7 @@ use super::{
     error::{ImageError, Result},
     progress::Progress,
     reference::Reference,
-    store::{Image, Store},
+    store::{Giver, Image, Store},
 };
 use std::{io::Read, sync::Arc};
 use time::OffsetDateTime;
@@ -35,6 +35,6 @@ impl Store {
             return found.import(self, staging, &reference, over, progress);
         }
         let document = Document::new(over, vec![staged.layer.diff_id.clone()], OffsetDateTime::now_utc());
-        staging.commit(self, &document.to_bytes()?, vec![staged], &reference)
+        staging.commit(self, &document.to_bytes()?, vec![staged], &reference, Giver::Operator)
     }
 }

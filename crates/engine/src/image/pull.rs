@@ -12,7 +12,7 @@ use super::{
     registries::{Credentials, RegistriesConfig},
     registry::Registry,
     staging::{self, Staged, Staging},
-    store::{Image, Store},
+    store::{Giver, Image, Store},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{StatusCode, header::CONTENT_RANGE};
@@ -94,7 +94,8 @@ impl Pull<'_> {
         let staged = self.layers(&staging, &manifest, &document).await?;
         let staging = Arc::into_inner(staging).ok_or_else(|| self.registry.nonsense("a download still runs".into()))?;
         let reference = self.reference.clone();
-        self.blocking(move |store| staging.commit(store, &config, staged, &reference)).await
+        let giver = if self.options.reach.is_some() { Giver::Caller } else { Giver::Operator };
+        self.blocking(move |store| staging.commit(store, &config, staged, &reference, giver)).await
     }
 
     async fn manifest(&self, platform: &Platform) -> Result<ImageManifest> {

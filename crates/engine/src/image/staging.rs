@@ -7,7 +7,7 @@ use super::{
     layer::{self, Layer},
     progress::Progress,
     reference::{Reference, hex_of, sha256_of},
-    store::{Image, LayerMeta, Store},
+    store::{Giver, Image, LayerMeta, Store},
     unpack,
 };
 use crate::disk::{self, DiskError};
@@ -88,6 +88,7 @@ impl Staging {
         config: &[u8],
         staged: Vec<Staged>,
         reference: &Reference,
+        giver: Giver,
     ) -> Result<Arc<Image>> {
         let document = Document::parse(config)?;
         for layer in &staged {
@@ -108,7 +109,7 @@ impl Staging {
         }
         let id = sha256_of(config);
         write_atomic(store.dir(), &format!("configs/{}.json", hex_of(&id).unwrap_or_default()), config)?;
-        store.name(reference, &id)
+        store.name(reference, &id, giver)
     }
 }
 

@@ -30,8 +30,10 @@ const CLAIM_GRACE: Duration = Duration::from_secs(600);
 pub struct Image {
     /// `sha256:` of the configuration document.
     pub id: String,
-    /// Every name it has on this host.
+    /// Every name the host's operator gave it.
     pub references: Vec<String>,
+    /// Names it only has because a caller of this server's API had it pulled.
+    pub pulled: Vec<String>,
     /// Directories for overlayfs's `lowerdir`, TOP FIRST.
     pub layers: Vec<PathBuf>,
     pub config: ImageConfig,
@@ -59,6 +61,9 @@ pub struct LayerMeta {
 struct Named {
     reference: String,
     id: String,
+    /// The folder of claims of the server that pulled it for a caller; none for the operator's names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pulled_by: Option<String>,
 }
 
 pub struct Store {
@@ -66,6 +71,14 @@ pub struct Store {
     /// Claims of this process's data directory.
     claims: Option<PathBuf>,
     cache: Mutex<HashMap<String, Cached>>,
+}
+
+/// Who gives an image a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Giver {
+    Operator,
+    /// Somebody with an API key: the image is theirs alone.
+    Caller,
 }
 
 struct Cached {
@@ -136,7 +149,7 @@ impl Store {
             None => self.named(&file)?.ok_or_else(missing)?.id,
         };
         self.claim(&id)?;
-        let image = Arc::new(self.load(&id, self.references_of(&id)?)?.ok_or_else(missing)?);
+        let image = Arc::new(self.load(&id, self.names_of(&id)?)?.ok_or_else(missing)?);
         let mut cache = self.cache();
         if cache.len() >= CACHED_IMAGES_MAX {
             cache.clear();
@@ -147,16 +160,15 @@ impl Store {
 
     /// Every image that has a name, ordered by it.
     pub fn list(&self) -> Result<Vec<Image>> {
-        let mut by_id: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut by_id: BTreeMap<String, Vec<Named>> = BTreeMap::new();
         for named in self.names()? {
-            by_id.entry(named.id).or_default().push(named.reference);
+            by_id.entry(named.id.clone()).or_default().push(named);
         }
         let mut images = Vec::new();
-        for (id, mut references) in by_id {
-            references.sort();
-            images.extend(self.load(&id, references)?);
+        for (id, names) in by_id {
+            images.extend(self.load(&id, names)?);
         }
-        images.sort_by(|a, b| a.references.cmp(&b.references));
+        images.sort_by(|a, b| (&a.references, &a.pulled).cmp(&(&b.references, &b.pulled)));
         Ok(images)
     }
 
@@ -169,6 +181,15 @@ impl Store {
                 Err(ImageError::Missing { reference: reference.into() })
             }
             other => other.map_err(ImageError::io(format!("cannot remove {}", path.display()))),
+        }
+    }
+
+    /// Forgets a name that was pulled for a caller of this server, and leaves every other alone.
+    pub fn release(&self, reference: &str) -> Result<()> {
+        let named = self.named(&self.ref_path(&Reference::parse(reference)?))?;
+        match named {
+            Some(named) if named.pulled_by.is_some() && named.pulled_by == self.owner() => self.remove(reference),
+            _ => Ok(()),
         }
     }
 
@@ -217,8 +238,12 @@ impl Store {
     }
 
     /// Gives an image of the store a name; an older image of that name loses it.
-    pub(super) fn name(&self, reference: &Reference, id: &str) -> Result<Arc<Image>> {
-        let named = Named { reference: reference.to_string(), id: id.into() };
+    pub(super) fn name(&self, reference: &Reference, id: &str, giver: Giver) -> Result<Arc<Image>> {
+        let pulled_by = match giver {
+            Giver::Operator => None,
+            Giver::Caller => self.owner(),
+        };
+        let named = Named { reference: reference.to_string(), id: id.into(), pulled_by };
         let bytes = serde_json::to_vec(&named).map_err(|error| ImageError::Config { why: error.to_string() })?;
         let path = self.ref_path(reference);
         let name = path.strip_prefix(&self.dir).unwrap_or(&path).display().to_string();
@@ -226,16 +251,28 @@ impl Store {
         self.resolve(&reference.to_string())
     }
 
-    fn load(&self, id: &str, references: Vec<String>) -> Result<Option<Image>> {
+    fn load(&self, id: &str, names: Vec<Named>) -> Result<Option<Image>> {
         let hex = hex_of(id).unwrap_or_default();
         let path = self.dir.join("configs").join(format!("{hex}.json"));
         let document = match fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => Document::parse(&other.map_err(ImageError::io(format!("cannot read {}", path.display())))?)?,
         };
+        let (mut references, mut pulled) = (Vec::new(), Vec::new());
+        for named in names {
+            match named.pulled_by {
+                None => references.push(named.reference),
+                Some(by) if self.owner().is_none_or(|owner| owner == by) => pulled.push(named.reference),
+                // Another server's callers had it pulled: not this one's to tell.
+                Some(_) => {}
+            }
+        }
+        references.sort();
+        pulled.sort();
         let mut image = Image {
             id: id.into(),
             references,
+            pulled,
             layers: Vec::new(),
             config: document.config(),
             size_bytes: 0,
@@ -270,11 +307,13 @@ impl Store {
         }
     }
 
-    fn references_of(&self, id: &str) -> Result<Vec<String>> {
-        let mut references: Vec<_> =
-            self.names()?.into_iter().filter(|named| named.id == id).map(|named| named.reference).collect();
-        references.sort();
-        Ok(references)
+    fn names_of(&self, id: &str) -> Result<Vec<Named>> {
+        Ok(self.names()?.into_iter().filter(|named| named.id == id).collect())
+    }
+
+    /// Whose pulls these are: the name of the folder of this data directory's claims.
+    fn owner(&self) -> Option<String> {
+        Some(self.claims.as_ref()?.file_name()?.to_string_lossy().into_owned())
     }
 
     fn ref_path(&self, reference: &Reference) -> PathBuf {

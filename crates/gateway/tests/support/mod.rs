@@ -106,7 +106,7 @@ impl Runner for Agents {
     fn pull_image(&self, _: PullImage) -> RunnerFuture<'_, ImageInfo> {
         unused()
     }
-    fn remove_image(&self, _: String) -> RunnerFuture<'_, ()> {
+    fn release_image(&self, _: String) -> RunnerFuture<'_, ()> {
         unused()
     }
     fn connect(&self, _: SandboxId) -> RunnerFuture<'_, AgentStream> {

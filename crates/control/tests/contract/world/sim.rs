@@ -40,6 +40,7 @@ pub fn image(reference: &str, user: Option<&str>) -> ImageInfo {
     ImageInfo {
         id: format!("sha256:{:0>64}", reference.len()),
         references: vec![reference.to_owned()],
+        pulled: vec![],
         size_bytes: 1 << 29,
         created_at_ms: 0,
         entrypoint: vec![],
@@ -122,7 +123,10 @@ fn observed((id, (_, state)): (&SandboxId, &(SandboxSpec, ObservedState))) -> Ob
 impl Runner for Sim {
     fn create(&self, spec: SandboxSpec) -> RunnerFuture<'_, Running> {
         self.verb("create", Some(spec.id), move |host| {
-            let known = host.images.iter().any(|i| i.id == spec.image || i.references.contains(&spec.image));
+            let known = host
+                .images
+                .iter()
+                .any(|i| i.id == spec.image || i.references.iter().chain(&i.pulled).any(|name| *name == spec.image));
             if !known {
                 return Err(RunnerError::new(RunnerErrorKind::Invalid, format!("no image {}", spec.image)));
             }
@@ -173,14 +177,15 @@ impl Runner for Sim {
     }
     fn pull_image(&self, pull: PullImage) -> RunnerFuture<'_, ImageInfo> {
         self.verb("pull_image", None, move |host| {
-            let made = image(&pull.reference, None);
+            let mut made = image(&pull.reference, None);
+            made.pulled = std::mem::take(&mut made.references);
             host.images.push(made.clone());
             Ok(made)
         })
     }
-    fn remove_image(&self, reference: String) -> RunnerFuture<'_, ()> {
-        self.verb("remove_image", None, move |host| {
-            host.images.retain(|image| !image.references.contains(&reference));
+    fn release_image(&self, reference: String) -> RunnerFuture<'_, ()> {
+        self.verb("release_image", None, move |host| {
+            host.images.retain(|image| !image.pulled.contains(&reference));
             Ok(())
         })
     }
