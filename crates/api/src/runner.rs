@@ -53,6 +53,11 @@ pub trait Runner: Send + Sync + 'static {
         unsupported("snapshot")
     }
 
+    /// Packs the files of a stopped sandbox into the object store and frees its disk; `start` brings them back.
+    fn archive(&self, _id: SandboxId) -> RunnerFuture<'_, ()> {
+        unsupported("archive")
+    }
+
     /// Images present on this host.
     fn images(&self) -> RunnerFuture<'_, Vec<ImageInfo>>;
     /// Makes an image present, from the local store or a registry.
@@ -91,6 +96,19 @@ pub struct SandboxSpec {
     pub network_block_all: bool,
     /// Run beside the agent at start; empty = the image's own, and when that has none either, nothing.
     pub entrypoint: Vec<String>,
+    /// Directories of the host that outlive it.
+    #[serde(default)]
+    pub volumes: Vec<VolumeMount>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// The volume's id, a UUID; names its directory on the host.
+    pub volume: String,
+    /// Where it is seen inside: absolute.
+    pub path: String,
+    /// Only this directory of the volume; made when it is missing.
+    pub subpath: Option<String>,
 }
 
 /// Answer of `create` and `start`.
@@ -122,7 +140,9 @@ pub struct Observed {
 #[serde(rename_all = "snake_case")]
 pub enum ObservedState {
     Running,
+    Paused,
     Stopped,
+    Archived,
     /// The agent died or could not be started; the files are kept.
     Failed {
         reason: String,
@@ -229,6 +249,24 @@ pub enum RunnerRequest {
     },
     List,
     Stats {
+        id: SandboxId,
+    },
+    Pause {
+        id: SandboxId,
+    },
+    Resume {
+        id: SandboxId,
+    },
+    Resize(Box<SandboxSpec>),
+    Fork {
+        source: SandboxId,
+        spec: Box<SandboxSpec>,
+    },
+    Snapshot {
+        id: SandboxId,
+        reference: String,
+    },
+    Archive {
         id: SandboxId,
     },
     Images,

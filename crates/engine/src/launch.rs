@@ -258,6 +258,7 @@ mod tests {
             disk_mib: 1024,
             network_block_all: false,
             entrypoint: vec![],
+            volumes: vec![],
         }
     }
 

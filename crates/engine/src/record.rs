@@ -183,6 +183,7 @@ mod tests {
             disk_mib: 1,
             network_block_all: false,
             entrypoint: vec![],
+            volumes: vec![],
         };
         let process = Process { slot: 4, pid: 9, start_time: 77, boot_id: "b".into() };
         let record =

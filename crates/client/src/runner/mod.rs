@@ -124,6 +124,31 @@ impl Runner for RemoteRunner {
         Box::pin(self.dial_agent(id))
     }
 
+    fn pause(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
+        Box::pin(async move { done(self.call(RunnerRequest::Pause { id }).await?) })
+    }
+
+    fn resume(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
+        Box::pin(async move { done(self.call(RunnerRequest::Resume { id }).await?) })
+    }
+
+    fn resize(&self, spec: SandboxSpec) -> RunnerFuture<'_, ()> {
+        Box::pin(async move { done(self.call(RunnerRequest::Resize(Box::new(spec))).await?) })
+    }
+
+    fn fork(&self, source: SandboxId, spec: SandboxSpec) -> RunnerFuture<'_, Running> {
+        let spec = Box::new(spec);
+        Box::pin(async move { running(self.call(RunnerRequest::Fork { source, spec }).await?) })
+    }
+
+    fn snapshot(&self, id: SandboxId, reference: String) -> RunnerFuture<'_, ImageInfo> {
+        Box::pin(async move { image(self.call(RunnerRequest::Snapshot { id, reference }).await?) })
+    }
+
+    fn archive(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
+        Box::pin(async move { done(self.call(RunnerRequest::Archive { id }).await?) })
+    }
+
     fn images(&self) -> RunnerFuture<'_, Vec<ImageInfo>> {
         Box::pin(async move {
             match self.call(RunnerRequest::Images).await? {
@@ -134,12 +159,7 @@ impl Runner for RemoteRunner {
     }
 
     fn pull_image(&self, pull: PullImage) -> RunnerFuture<'_, ImageInfo> {
-        Box::pin(async move {
-            match self.call(RunnerRequest::PullImage(pull)).await? {
-                RunnerResponse::Image(image) => Ok(image),
-                other => Err(unexpected(other)),
-            }
-        })
+        Box::pin(async move { image(self.call(RunnerRequest::PullImage(pull)).await?) })
     }
 
     fn release_image(&self, reference: String) -> RunnerFuture<'_, ()> {
@@ -150,6 +170,13 @@ impl Runner for RemoteRunner {
 fn done(response: RunnerResponse) -> Result<(), RunnerError> {
     match response {
         RunnerResponse::Done => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn image(response: RunnerResponse) -> Result<ImageInfo, RunnerError> {
+    match response {
+        RunnerResponse::Image(image) => Ok(image),
         other => Err(unexpected(other)),
     }
 }

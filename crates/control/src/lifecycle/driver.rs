@@ -225,8 +225,8 @@ impl Driver {
     async fn look(&self, id: SandboxId) -> Seen {
         match tokio::time::timeout(VERB_TIME_MAX, self.runner.inspect(id)).await {
             Ok(Ok(observed)) => match observed.state {
-                ObservedState::Running => Seen::Running,
-                ObservedState::Stopped => Seen::Stopped,
+                ObservedState::Running | ObservedState::Paused => Seen::Running,
+                ObservedState::Stopped | ObservedState::Archived => Seen::Stopped,
                 ObservedState::Failed { reason } => Seen::Failed(reason),
             },
             Ok(Err(e)) if e.kind == RunnerErrorKind::NotFound => Seen::Absent,
@@ -329,5 +329,6 @@ fn spec_of(row: &SandboxRow) -> SandboxSpec {
         disk_mib: u64::try_from(row.disk_gib * MIB_PER_GIB).unwrap_or(0),
         network_block_all: row.network_block_all,
         entrypoint: row.entrypoint.clone(),
+        volumes: vec![],
     }
 }

@@ -165,6 +165,7 @@ async fn sandboxes_without_a_row_are_destroyed_but_not_when_the_database_is_new(
         disk_mib: 1,
         network_block_all: false,
         entrypoint: vec![],
+        volumes: vec![],
     };
     let (precious, orphan) = (spec("precious"), spec("orphan"));
     sim.host().sandboxes.insert(precious.id, (precious.clone(), ObservedState::Running));

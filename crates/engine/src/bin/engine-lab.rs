@@ -79,6 +79,7 @@ fn spec(image: &str) -> SandboxSpec {
         disk_mib: 1024,
         network_block_all: false,
         entrypoint: Vec::new(),
+        volumes: vec![],
     }
 }
 

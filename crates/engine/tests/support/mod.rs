@@ -167,6 +167,7 @@ impl World {
             disk_mib: 256,
             network_block_all: false,
             entrypoint: vec![],
+            volumes: vec![],
         }
     }
 
