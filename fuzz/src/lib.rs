@@ -127,3 +127,6 @@ pub mod signed_url;
 /// The relay's reading of a request target.
 #[path = "../../crates/gateway/src/target.rs"]
 pub mod target;
+/// Its reading of a host name.
+#[path = "../../crates/gateway/src/host.rs"]
+pub mod host;

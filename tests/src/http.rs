@@ -13,6 +13,7 @@ pub struct Api {
     agent: Agent,
     pub base: String,
     pub key: Option<String>,
+    headers: Vec<(String, String)>,
 }
 
 /// What came back.
@@ -67,7 +68,14 @@ impl Api {
             .proxy(None)
             .max_redirects(0)
             .build();
-        Self { agent: Agent::new_with_config(config), base: base.into(), key: key.map(str::to_owned) }
+        Self { agent: Agent::new_with_config(config), base: base.into(), key: key.map(str::to_owned), headers: vec![] }
+    }
+
+    /// The same caller with one more header.
+    pub fn with_header(&self, name: &str, value: &str) -> Self {
+        let mut other = self.clone();
+        other.headers.push((name.to_owned(), value.to_owned()));
+        other
     }
 
     /// The same caller with another credential.
@@ -110,6 +118,9 @@ impl Api {
         let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(key) = &self.key {
             request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
         }
         if body.is_some() {
             request = request.header("Content-Type", "application/json");

@@ -33,7 +33,7 @@ pub async fn in_use(Path(port): Path<String>) -> Answer {
 }
 
 /// The tables are as long as the sandbox wants: they are read line by line, and where that may take its time.
-async fn listening() -> BTreeSet<u16> {
+pub async fn listening() -> BTreeSet<u16> {
     let read = || {
         let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|path| File::open(path).ok());
         tables

@@ -24,6 +24,8 @@ use tokio::time::timeout;
 const CONNECT_SECONDS_MAX: u64 = 5;
 /// Conversations at a time; each costs a socket and two buffers.
 const CONVERSATIONS_MAX: usize = 1024;
+/// Ports named to a person.
+const PORTS_SHOWN_MAX: usize = 32;
 /// The head of an answer, and what is read ahead of its body.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 200;
@@ -68,9 +70,16 @@ impl Drop for Place {
 pub async fn forward(mut request: Request) -> Answer {
     let (port, target) = target_of(request.uri()).map_err(Failure::bad_request)?;
     let place = Place::take()?;
-    let stream = connect(port).await.map_err(|e| {
-        upstream(format!("nothing answers on port {port} of this sandbox ({}); start the server first", reason(&e)))
-    })?;
+    let stream = match connect(port).await {
+        Ok(stream) => stream,
+        Err(_) if reads_html(request.headers()) => return Ok(nothing_listens(port).await),
+        Err(e) => {
+            let why = reason(&e);
+            return Err(upstream(format!(
+                "nothing answers on port {port} of this sandbox ({why}); start the server first"
+            )));
+        }
+    };
     let wanted = upgrade_of(request.headers());
     let client = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
     rewrite(&mut request, target, wanted.as_ref());
@@ -95,6 +104,34 @@ pub async fn forward(mut request: Request) -> Answer {
 
 fn upstream(what: String) -> Failure {
     Failure::plain(502, format!("proxy upstream error: {what}"))
+}
+
+fn reads_html(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).any(|accept| accept.contains("text/html"))
+}
+
+/// For a person with a browser: what does listen, to be tried instead.
+async fn nothing_listens(port: u16) -> Response {
+    let listening = crate::port::listening().await;
+    let mut others: Vec<String> = listening.iter().take(PORTS_SHOWN_MAX).map(u16::to_string).collect();
+    if listening.len() > PORTS_SHOWN_MAX {
+        others.push("more".to_owned());
+    }
+    let others = match others.is_empty() {
+        true => "Nothing else listens either: start the server first.".to_owned(),
+        false => format!("What listens in this sandbox: {}.", others.join(", ")),
+    };
+    let page = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Nothing listens on port {port}</title>\
+         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:40em;margin:15vh auto;padding:0 1em}}</style></head>\
+         <body><h1>Nothing listens on port {port}</h1><p>{others}</p></body></html>"
+    );
+    let mut answer = Response::new(Body::from(page));
+    *answer.status_mut() = StatusCode::BAD_GATEWAY;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 /// The innermost reason, which says more than "client error".

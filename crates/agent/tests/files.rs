@@ -176,6 +176,17 @@ fn hard_links_stay_linked() {
     fs::hard_link(agent.work("one"), agent.work("two")).unwrap();
     assert_eq!(agent.request("POST", "/files/upload-v2?path=one", &[], b"new").status, 200);
     assert_eq!(fs::read(agent.work("two")).unwrap(), b"new");
+    assert_eq!(names(&agent), ["one", "two"]);
+
+    // One that was cancelled has changed neither.
+    let mut stream = agent.connect();
+    let head = "POST /files/upload-v2?path=one HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&all_bytes(2_000_000)).unwrap();
+    until("the upload has begun", || names(&agent).len() == 3);
+    drop(stream);
+    until("its file is gone", || names(&agent) == ["one", "two"]);
+    assert_eq!(fs::read(agent.work("two")).unwrap(), b"new");
 }
 
 #[test]

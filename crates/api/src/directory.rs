@@ -7,8 +7,11 @@ pub type DirectoryFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Director
 
 /// Who may reach what.
 pub trait Directory: Send + Sync + 'static {
-    /// Resolves a toolbox request: `sandbox` is the id (or name) in the path, `credential` what the caller brought.
+    /// Resolves a request: `sandbox` is the id (or name) in the path or host, or a link's token; `credential` what the
+    /// caller brought.
     fn resolve<'a>(&'a self, sandbox: &'a str, credential: Credential<'a>) -> DirectoryFuture<'a, Target>;
+    /// A word that opens this sandbox in this scope for so long, for a cookie.
+    fn session<'a>(&'a self, sandbox: SandboxId, scope: &'a str, seconds: u64) -> DirectoryFuture<'a, String>;
     /// Notes activity, so that the sandbox is not stopped for idleness. Cheap; batched by the implementation.
     fn touch(&self, sandbox: SandboxId);
 }
@@ -23,6 +26,15 @@ pub enum Credential<'a> {
     PreviewToken(&'a str),
     /// `?path=…&expires=…&signature=…`
     SignedFile(SignedFile<'a>),
+    /// Nothing: opens what its owner made public.
+    Public,
+    /// The token is a link's, for this port.
+    Link(u16),
+    /// From [`Directory::session`].
+    Session {
+        cookie: &'a str,
+        scope: &'a str,
+    },
 }
 
 /// The claim of a signed URL: whoever holds the sandbox's signing key allows one operation on one file.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod directory;
 pub mod error;
 pub mod organization;
+pub mod preview;
 #[cfg(unix)]
 pub mod runner;
 pub mod sandbox;

@@ -19,6 +19,8 @@ use uuid::Uuid;
 pub struct ControlConfig {
     /// How clients reach this server, without a trailing slash; `None` = `http://<Host header>`.
     pub public_url: Option<String>,
+    /// Previews are hosts below this name, with a port where that is not the scheme's own; `None` = below the public URL's.
+    pub preview_domain: Option<String>,
     /// Name of the snapshot used when a caller names none.
     pub default_snapshot: String,
     /// Most one sandbox may have.
@@ -54,6 +56,7 @@ impl Default for ControlConfig {
     fn default() -> Self {
         Self {
             public_url: None,
+            preview_domain: None,
             default_snapshot: "infield/base:1".to_owned(),
             limits: Limits { cpu: 4, memory_gib: 8, disk_gib: 10 },
             version: env!("CARGO_PKG_VERSION").to_owned(),

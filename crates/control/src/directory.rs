@@ -9,7 +9,7 @@ use crate::{
     clock::now_ms,
     lifecycle::rules,
     secret,
-    signed_url::{Claim, Refused},
+    signed_url::{Claim, Refused, is_session_by, session_of, sign_session},
 };
 use infield_api::{
     SandboxId,
@@ -96,6 +96,36 @@ impl App {
         self.by_id(id).await
     }
 
+    /// A link opens the sandbox it was made for, on its port alone.
+    async fn by_link(&self, token: &str, port: u16) -> Result<Arc<SandboxRow>, DirectoryError> {
+        let found = self.store.signed_preview(&secret::hash(token), port, now_ms()).await.map_err(unavailable)?;
+        self.by_id(found.ok_or(DirectoryError::Unauthorized)?).await
+    }
+
+    /// A cookie opens the sandbox it names, under the id in the host or under the link that it was given for.
+    async fn by_session(&self, cookie: &str, scope: &str, label: &str) -> Result<Arc<SandboxRow>, DirectoryError> {
+        let (named, expires_s) = session_of(cookie, now_ms() / 1000).ok_or(DirectoryError::Unauthorized)?;
+        let id: SandboxId = named.parse().map_err(|_| DirectoryError::Unauthorized)?;
+        if label.parse::<SandboxId>().is_ok_and(|host| host != id) {
+            return Err(DirectoryError::Unauthorized);
+        }
+        let key = self.store.signing_key(id).await.map_err(unavailable)?;
+        if !key.is_some_and(|key| is_session_by(&key, cookie, named, scope, expires_s)) {
+            return Err(DirectoryError::Unauthorized);
+        }
+        self.by_id(id).await
+    }
+
+    async fn by_public(&self, sandbox: &str) -> Result<Arc<SandboxRow>, DirectoryError> {
+        let id: SandboxId = sandbox.parse().map_err(|_| DirectoryError::Unauthorized)?;
+        let row = self.by_id(id).await?;
+        if !row.public {
+            return Err(DirectoryError::Unauthorized);
+        }
+        self.sandboxes.remember(&row);
+        Ok(row)
+    }
+
     async fn by_id(&self, id: SandboxId) -> Result<Arc<SandboxRow>, DirectoryError> {
         if let Some(row) = self.sandboxes.rows.get(&id) {
             return Ok(row);
@@ -114,9 +144,21 @@ impl Directory for App {
                 Credential::Bearer(key) => self.by_key(key, sandbox).await?,
                 Credential::PreviewToken(token) => self.by_token(token, sandbox).await?,
                 Credential::SignedFile(asked) => self.by_signature(&asked, sandbox).await?,
+                Credential::Public => self.by_public(sandbox).await?,
+                Credential::Link(port) => self.by_link(sandbox, port).await?,
+                Credential::Session { cookie, scope } => self.by_session(cookie, scope, sandbox).await?,
             };
             let shown = rules::shown((row.state, row.desired));
             Ok(Target { sandbox: row.id, running: shown == SandboxState::Started, state: shown.as_str() })
+        })
+    }
+
+    fn session<'a>(&'a self, sandbox: SandboxId, scope: &'a str, seconds: u64) -> DirectoryFuture<'a, String> {
+        Box::pin(async move {
+            let key = self.store.signing_key_or(sandbox, &secret::signing_key()).await.map_err(unavailable)?;
+            let key = key.ok_or(DirectoryError::NotFound)?;
+            let expires_s = now_ms() / 1000 + i64::try_from(seconds).unwrap_or(0);
+            Ok(sign_session(&key, &sandbox.to_string(), scope, expires_s))
         })
     }
 

@@ -21,6 +21,20 @@ pub fn auth_token() -> String {
     token
 }
 
+/// A new token for a link to one port: 16 letters and digits, as it stands in a host name; 82 bits.
+pub fn link_token() -> String {
+    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    // What would make the first letters likelier is left out.
+    let even = |byte: &u8| *byte < 252;
+    let mut token = String::new();
+    while token.len() < 16 {
+        let more = random_bytes().into_iter().filter(even).map(|byte| char::from(ALPHABET[usize::from(byte) % 36]));
+        token.extend(more);
+    }
+    token.truncate(16);
+    token
+}
+
 /// A new key for URLs of files: 32 characters, 192 bits. Begins with a letter, or clients could take it for a number.
 pub fn signing_key() -> String {
     loop {
@@ -72,6 +86,8 @@ mod tests {
         assert_eq!(ends(&key), ("dtn".to_owned(), key[65..].to_owned()));
         assert_ne!(api_key(), key);
         assert_eq!(auth_token().len(), 32);
+        let link = link_token();
+        assert!(link.len() == 16 && link.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()), "{link}");
         assert_eq!((signing_key().len(), signing_key().as_bytes()[0].is_ascii_alphabetic()), (32, true));
         assert!(same("abc", "abc") && !same("abc", "abd") && !same("abc", "ab"));
     }

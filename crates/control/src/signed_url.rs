@@ -69,6 +69,26 @@ pub fn sign(key: &str, method: &str, path: &[u8], expires: &str) -> String {
     format!("{VERSION}_{}", URL_SAFE_NO_PAD.encode(mac))
 }
 
+/// What a cookie carries: whose, until when, and the proof that this key allowed it in this scope.
+pub fn sign_session(key: &str, sandbox: &str, scope: &str, expires_s: i64) -> String {
+    let expires = expires_s.to_string();
+    let (id, scope, until) = (sandbox.as_bytes(), scope.as_bytes(), expires.as_bytes());
+    let mac = hmac_sha256(key.as_bytes(), &[VERSION.as_bytes(), b":preview:", id, b":", scope, b":", until]);
+    format!("{sandbox}.{expires}.{}", URL_SAFE_NO_PAD.encode(mac))
+}
+
+/// The sandbox a cookie names, if it is of the right form and in time; whether it is true is for [`is_session_by`].
+pub fn session_of(cookie: &str, now_s: i64) -> Option<(&str, i64)> {
+    let (sandbox, rest) = cookie.split_once('.')?;
+    let (expires, _) = rest.split_once('.')?;
+    let expires: i64 = expires.parse().ok().filter(|at| now_s <= *at)?;
+    Some((sandbox, expires))
+}
+
+pub fn is_session_by(key: &str, cookie: &str, sandbox: &str, scope: &str, expires_s: i64) -> bool {
+    secret::same(&sign_session(key, sandbox, scope, expires_s), cookie)
+}
+
 /// RFC 2104 over the parts one after the other.
 fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut block = [0; BLOCK_BYTES];
@@ -102,6 +122,19 @@ mod tests {
 
     fn opens(asked: &SignedFile<'_>, now_s: i64, key: &str) -> bool {
         Claim::of(asked, now_s).is_ok_and(|claim| claim.is_by(key))
+    }
+
+    #[test]
+    fn sessions_end_and_name_their_sandbox() {
+        let cookie = sign_session(KEY, "a", "s", 100);
+        assert_eq!(session_of(&cookie, 100), Some(("a", 100)));
+        assert_eq!(session_of(&cookie, 101), None);
+        assert!(is_session_by(KEY, &cookie, "a", "s", 100));
+        assert!(!is_session_by("other", &cookie, "a", "s", 100) && !is_session_by(KEY, &cookie, "a", "t", 100));
+        let later = cookie.replace(".100.", ".900.");
+        let (sandbox, expires) = session_of(&later, 500).unwrap();
+        assert!(!is_session_by(KEY, &later, sandbox, "s", expires));
+        assert!(["", "a", "a.100", "a..x", "a.x.y"].iter().all(|bad| session_of(bad, 0).is_none()));
     }
 
     #[test]

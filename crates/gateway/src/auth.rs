@@ -41,12 +41,7 @@ pub async fn admit(
             Err(e) => verdict = Some(worse(verdict, e)),
         }
     }
-    Err(match verdict {
-        Some(DirectoryError::Incomplete(what)) => refuse.incomplete(what),
-        Some(DirectoryError::NotFound) => refuse.not_found(&format!("sandbox {} not found", route.sandbox)),
-        Some(DirectoryError::Unavailable(why)) => refuse.unavailable(&why),
-        Some(DirectoryError::Unauthorized) | None => refuse.unauthorized(),
-    })
+    Err(refuse.denied(verdict.unwrap_or(DirectoryError::Unauthorized), &route.sandbox))
 }
 
 fn running(target: Target, route: &Route, refuse: &Context) -> Result<SandboxId, Refusal> {
@@ -56,8 +51,14 @@ fn running(target: Target, route: &Route, refuse: &Context) -> Result<SandboxId,
     }
 }
 
+/// No credential goes on to the agent.
+pub fn strip(headers: &mut HeaderMap) {
+    headers.remove(AUTHORIZATION);
+    headers.remove(PREVIEW_TOKEN_HEADER);
+}
+
 /// `NotFound` says more than `Unauthorized` (some credential was good), and an outage says more than either.
-fn worse(before: Option<DirectoryError>, now: DirectoryError) -> DirectoryError {
+pub fn worse(before: Option<DirectoryError>, now: DirectoryError) -> DirectoryError {
     match (before, now) {
         (Some(e @ DirectoryError::Unavailable(_)), _) | (_, e @ DirectoryError::Unavailable(_)) => e,
         (Some(DirectoryError::NotFound), _) | (_, DirectoryError::NotFound) => DirectoryError::NotFound,
@@ -67,7 +68,7 @@ fn worse(before: Option<DirectoryError>, now: DirectoryError) -> DirectoryError 
 }
 
 fn credentials<'a>(route: &'a Route, headers: &'a HeaderMap) -> impl Iterator<Item = Credential<'a>> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(bearer_token);
+    let bearer = bearer(headers);
     let header = headers.get(PREVIEW_TOKEN_HEADER).and_then(|v| v.to_str().ok()).map(str::trim);
     let query = route.query_token.as_deref();
     let none = bearer.is_none() && header.is_none() && query.is_none();
@@ -79,7 +80,8 @@ fn credentials<'a>(route: &'a Route, headers: &'a HeaderMap) -> impl Iterator<It
         .chain(none.then_some(Credential::None))
 }
 
-fn bearer_token(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
+/// The token of `Authorization: Bearer …`.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

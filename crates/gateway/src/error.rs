@@ -1,8 +1,8 @@
 //! What the relay answers by itself: the JSON error body of the contract with source `DAYTONA_PROXY`.
 
-use crate::{body::GatewayBody, pool::PoolError};
+use crate::{body::GatewayBody, page, pool::PoolError};
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
-use infield_api::SandboxId;
+use infield_api::{SandboxId, directory::DirectoryError};
 use time::{OffsetDateTime, macros::format_description};
 
 /// What an error body repeats of the request. Never the query: a credential can stand there.
@@ -45,6 +45,25 @@ impl Context {
         self.refuse(StatusCode::BAD_REQUEST, "SANDBOX_NOT_STARTED", message)
     }
 
+    /// The directory's verdict, as an answer.
+    pub fn denied(&self, verdict: DirectoryError, sandbox: &str) -> Refusal {
+        match verdict {
+            DirectoryError::Incomplete(what) => self.incomplete(what),
+            DirectoryError::NotFound => self.not_found(&format!("sandbox {sandbox} not found")),
+            DirectoryError::Unavailable(why) => self.unavailable(&why),
+            DirectoryError::Unauthorized => self.unauthorized(),
+        }
+    }
+
+    pub fn expired_link(&self) -> Refusal {
+        let message = "this link has expired or was revoked; ask whoever sent it for a new one";
+        self.refuse(StatusCode::FORBIDDEN, "FORBIDDEN", message.into())
+    }
+
+    pub fn not_built(&self, message: &str) -> Refusal {
+        self.refuse(StatusCode::NOT_IMPLEMENTED, "NOT_IMPLEMENTED", message.into())
+    }
+
     pub fn unavailable(&self, why: &str) -> Refusal {
         let message = format!("cannot look up the sandbox now ({why}); try again in a moment");
         self.refuse(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
@@ -68,6 +87,10 @@ impl Context {
 }
 
 impl Refusal {
+    pub fn into_page(self) -> Response<GatewayBody> {
+        page::page(self.status, &self.message)
+    }
+
     pub fn into_response(self) -> Response<GatewayBody> {
         let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
         let body = serde_json::json!({

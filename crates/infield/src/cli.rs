@@ -84,6 +84,9 @@ pub struct ServeArgs {
     /// Address under which clients see this server, when it is not the one in their Host header
     #[arg(long, env = "INFIELD_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
+    /// Name below which previews are hosts, `{port}-{sandbox}.NAME[:PORT]`, when it is not the public URL's
+    #[arg(long, env = "INFIELD_PREVIEW_DOMAIN", value_name = "NAME")]
+    pub preview_domain: Option<String>,
     /// User that runs the API (name or number) [default: infield if it exists, else 61184]
     #[arg(long, env = "INFIELD_USER", value_name = "USER")]
     pub user: Option<String>,
@@ -96,6 +99,8 @@ pub struct ApiArgs {
     pub data: DataDir,
     #[arg(long)]
     pub public_url: Option<String>,
+    #[arg(long)]
+    pub preview_domain: Option<String>,
 }
 
 #[derive(Args, Clone)]

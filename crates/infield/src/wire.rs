@@ -34,11 +34,11 @@ pub struct Api {
 }
 
 /// Control plane and gateway over the runner's socket.
-pub async fn api(paths: &Paths, public_url: Option<String>) -> Result<Api> {
+pub async fn api(paths: &Paths, public_url: Option<String>, preview_domain: Option<String>) -> Result<Api> {
     let url = std::env::var(DATABASE_URL_ENV).ok().filter(|url| !url.is_empty());
     let store = Store::open(&url.unwrap_or_else(|| paths.database_url())).await.context("cannot open the database")?;
     let runner: Arc<dyn Runner> = Arc::new(RemoteRunner::new(paths.run()));
-    let config = ControlConfig { public_url, limits: limits(paths)?, ..ControlConfig::default() };
+    let config = ControlConfig { public_url, preview_domain, limits: limits(paths)?, ..ControlConfig::default() };
     let control = App::new(config, store.clone(), runner.clone());
     let gateway = Gateway::new(control.directory(), runner, GatewayConfig::default());
     Ok(Api { store, control, gateway })

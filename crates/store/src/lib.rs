@@ -12,6 +12,7 @@ mod organization;
 mod sandbox;
 mod sandbox_list;
 mod sandbox_sweep;
+mod signed_preview;
 mod signing_key;
 mod snapshot;
 

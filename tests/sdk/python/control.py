@@ -5,14 +5,17 @@ Prints one line for each case and ends with status 1 when one failed.
 """
 import asyncio
 import hashlib
+import http.client
 import inspect
 import os
 import sys
 import tempfile
 import time
 import traceback
+import urllib.parse
 import uuid
 
+import websocket
 from daytona import (
     AsyncDaytona,
     CreateSandboxFromSnapshotParams,
@@ -21,6 +24,7 @@ from daytona import (
     DaytonaError,
     DaytonaNotFoundError,
     ListSandboxesQuery,
+    SessionExecuteRequest,
 )
 from daytona.common.errors import DaytonaAuthenticationError, DaytonaBadRequestError, DaytonaConflictError
 from kit import raises, unique
@@ -93,6 +97,64 @@ def test_hundred_mebibytes(_, sandbox):
             assert hashlib.file_digest(file, "sha256").hexdigest() == digest.hexdigest(), "other bytes came back"
     print(f"   100 MiB up in {up:.2f} s, down in {down:.2f} s")
     fs.delete_file("big.bin")
+
+
+def test_previews(daytona, sandbox):
+    """A port under a host of its own; how it resolves is the machine's affair, so the host is named and the address is not."""
+    api = urllib.parse.urlsplit(os.environ["DAYTONA_API_URL"])
+    sandbox.fs.upload_file(b"seen", "shown/index.html")
+    sandbox.process.exec("setsid python3 -m http.server 3100 -d shown >/dev/null 2>&1 &")
+
+    def asked(url, headers=None):
+        parts = urllib.parse.urlsplit(url)
+        connection = http.client.HTTPConnection(api.hostname, api.port, timeout=60)
+        connection.request("GET", "/", headers={"Host": parts.netloc, **(headers or {})})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    link = sandbox.get_preview_link(3100)
+    token = {"X-Daytona-Preview-Token": link.token}
+    for _ in range(500):
+        if asked(link.url, token)[0] == 200:
+            break
+        time.sleep(0.02)
+    assert asked(link.url, token) == (200, b"seen"), asked(link.url, token)
+    assert asked(link.url)[0] == 401
+    signed = sandbox.create_signed_preview_url(3100, expires_in_seconds=300)
+    assert asked(signed.url) == (200, b"seen")
+    sandbox.expire_signed_preview_url(3100, signed.token)
+    assert asked(signed.url)[0] == 403
+    with raises(DaytonaBadRequestError, 400):
+        sandbox.get_preview_link(0)
+
+
+def test_sockets_of_other_clients(_, sandbox):
+    """The official clients that cannot be had everywhere: Ruby follows logs under the host of port 2280, TypeScript in a
+    browser under the toolbox's URL with port 1's token in the query."""
+    api = urllib.parse.urlsplit(os.environ["DAYTONA_API_URL"])
+    sandbox.process.create_session("sockets")
+    request = SessionExecuteRequest(command="echo first; sleep 0.2; echo last", run_async=True)
+    command = sandbox.process.execute_session_command("sockets", request).cmd_id
+    path = f"/process/session/sockets/command/{command}/logs?follow=true"
+
+    def followed(url, **options):
+        socket = websocket.create_connection(url, timeout=60, **options)
+        said = b""
+        while True:
+            opcode, data = socket.recv_data()
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                return said
+            said += data
+
+    link = sandbox.get_preview_link(2280)
+    host = urllib.parse.urlsplit(link.url).netloc
+    assert host.startswith(f"2280-{sandbox.id}."), host
+    by_host = followed(f"ws://{api.netloc}{path}", host=host, header=[f"X-Daytona-Preview-Token: {link.token}"])
+    assert b"first" in by_host and b"last" in by_host, by_host
+    token = sandbox.get_preview_link(1).token
+    by_query = followed(f"ws://{api.netloc}/toolbox/{sandbox.id}{path}&DAYTONA_SANDBOX_AUTH_KEY={token}")
+    assert b"first" in by_query and b"last" in by_query, by_query
+    sandbox.process.delete_session("sockets")
 
 
 def test_list_and_labels(daytona, _):

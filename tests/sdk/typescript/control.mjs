@@ -98,6 +98,16 @@ async function test_intervals(daytona, sandbox) {
   await sandbox.setAutoDeleteInterval(-1)
 }
 
+async function test_previews(_, sandbox) {
+  const link = await sandbox.getPreviewLink(3200)
+  assert.ok(link.token && new URL(link.url).hostname.startsWith(`3200-${sandbox.id}.`), link.url)
+  const signed = await sandbox.getSignedPreviewUrl(3200, 300)
+  assert.equal(signed.port, 3200)
+  assert.ok(new URL(signed.url).hostname.startsWith(`3200-${signed.token}.`), signed.url)
+  await sandbox.expireSignedPreviewUrl(3200, signed.token)
+  await rejects(400, sandbox.getPreviewLink(65536))
+}
+
 async function test_stop_and_start_keep_files(daytona) {
   const sandbox = await daytona.create()
   try {
@@ -125,6 +135,7 @@ const cases = [
   test_hundred_mebibytes,
   test_list_and_labels,
   test_intervals,
+  test_previews,
   test_stop_and_start_keep_files,
   test_errors,
 ]

@@ -1,8 +1,8 @@
 //! A file being written as a whole: through a hidden sibling and a rename, so that readers see the old or the new content
 //! and nothing is left when the writer gives up. Symbolic links stay, and the new file gets the old one's mode and owner.
 //!
-//! Where a sibling cannot stand in for the file (another hard link, a directory that cannot be written, an owner that cannot
-//! be given), the file itself is written.
+//! Where a sibling cannot stand in for the file (another hard link, an owner that cannot be given, a mount point), its
+//! content is copied into the file at the end. Only where no sibling can be made is the file written from the start.
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
@@ -26,6 +26,8 @@ pub struct Target {
     sibling: Option<PathBuf>,
     /// The file it replaces, opened for writing.
     replaced: Option<File>,
+    /// The file keeps its place, because it has other names or an owner that cannot be given.
+    in_place: bool,
     committed: AtomicBool,
     /// Folders made for it, outermost first.
     made: Vec<PathBuf>,
@@ -66,17 +68,16 @@ impl Target {
         let committed = AtomicBool::new(false);
         let Some(old) = open_existing(&path)? else {
             let (sibling, file) = create_sibling(&path, 0o666)?;
-            return Ok(Self { path, file, sibling: Some(sibling), replaced: None, committed, made: Vec::new() });
+            let (sibling, replaced, made) = (Some(sibling), None, Vec::new());
+            return Ok(Self { path, file, sibling, replaced, in_place: false, committed, made });
         };
-        match stand_in(&path, &old.metadata()?) {
-            Some((sibling, file)) => {
-                Ok(Self { path, file, sibling: Some(sibling), replaced: Some(old), committed, made: Vec::new() })
-            }
-            None => {
-                old.set_len(0)?;
-                Ok(Self { path, file: old, sibling: None, replaced: None, committed, made: Vec::new() })
-            }
-        }
+        let Ok((sibling, file)) = create_sibling(&path, 0o600) else {
+            old.set_len(0)?;
+            let (sibling, replaced, made) = (None, None, Vec::new());
+            return Ok(Self { path, file: old, sibling, replaced, in_place: true, committed, made });
+        };
+        let (in_place, sibling) = (!stands_in(&file, &old.metadata()?), Some(sibling));
+        Ok(Self { path, file, sibling, replaced: Some(old), in_place, committed, made: Vec::new() })
     }
 
     pub fn write(&self, pieces: &[Bytes]) -> io::Result<()> {
@@ -96,18 +97,22 @@ impl Target {
 
     /// The new content becomes the file.
     pub fn commit(&self) -> io::Result<()> {
-        if let Some(sibling) = &self.sibling {
-            if let Err(e) = fs::rename(sibling, &self.path) {
+        let Some(sibling) = &self.sibling else { return Ok(()) };
+        if !self.in_place {
+            match (fs::rename(sibling, &self.path), &self.replaced) {
+                (Ok(()), _) => {
+                    self.committed.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                (Err(e), None) => return Err(e),
                 // A mount point cannot be renamed over, but written.
-                let Some(mut old) = self.replaced.as_ref() else { return Err(e) };
-                let mut new = File::open(sibling)?;
-                old.set_len(0)?;
-                io::copy(&mut new, &mut old)?;
-                return Ok(());
+                (Err(_), Some(_)) => {}
             }
-            self.committed.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        let Some(mut old) = self.replaced.as_ref() else { return Ok(()) };
+        let mut new = File::open(sibling)?;
+        old.set_len(0)?;
+        io::copy(&mut new, &mut old).map(|_| ())
     }
 }
 
@@ -173,20 +178,14 @@ fn open_existing(path: &Path) -> io::Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// A sibling with the mode and owner of the file it will replace.
-fn stand_in(path: &Path, old: &Metadata) -> Option<(PathBuf, File)> {
+/// Gives a sibling the mode and owner of the file, if it may take its place.
+fn stands_in(file: &File, old: &Metadata) -> bool {
     if old.nlink() != 1 {
-        return None;
+        return false;
     }
-    let (sibling, file) = create_sibling(path, 0o600).ok()?;
     let same_owner = |m: Metadata| m.uid() == old.uid() && m.gid() == old.gid();
-    let ready = (file.metadata().is_ok_and(same_owner) || fchown(&file, Some(old.uid()), Some(old.gid())).is_ok())
-        && file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777)).is_ok();
-    if !ready {
-        let _ = fs::remove_file(&sibling);
-        return None;
-    }
-    Some((sibling, file))
+    (file.metadata().is_ok_and(same_owner) || fchown(&file, Some(old.uid()), Some(old.gid())).is_ok())
+        && file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777)).is_ok()
 }
 
 fn create_sibling(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {

@@ -63,7 +63,6 @@ async fn ask(app: &App) -> Readiness {
 #[utoipa::path(get, path = "/config", operation_id = "ConfigController_getConfig", tag = "config",
     responses((status = 200, body = DaytonaConfiguration)))]
 pub async fn config(State(app): State<App>, base: BaseUrl) -> Json<DaytonaConfiguration> {
-    let (scheme, host) = base.0.split_once("://").unwrap_or(("http", &base.0));
     Json(DaytonaConfiguration {
         version: app.config.version.clone(),
         oidc: OidcConfig {
@@ -74,7 +73,7 @@ pub async fn config(State(app): State<App>, base: BaseUrl) -> Json<DaytonaConfig
         },
         linked_accounts_enabled: false,
         announcements: BTreeMap::new(),
-        proxy_template_url: format!("{scheme}://{{{{PORT}}}}-{{{{sandboxId}}}}.{host}"),
+        proxy_template_url: base.preview_template(&app),
         proxy_toolbox_url: base.toolbox(),
         default_snapshot: app.config.default_snapshot.clone(),
         dashboard_url: format!("{}/dashboard", base.0),

@@ -13,7 +13,7 @@ use axum::{
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
-use std::convert::Infallible;
+use std::{convert::Infallible, net::IpAddr};
 
 /// A JSON body; an empty one is `{}`.
 pub struct Body<T>(pub T);
@@ -41,6 +41,22 @@ impl BaseUrl {
     pub fn toolbox(&self) -> String {
         format!("{}/toolbox", self.0)
     }
+
+    /// A host name for a port; `label` is the sandbox's id or a link's token.
+    pub fn preview(&self, app: &App, port: u16, label: &str) -> String {
+        self.preview_template(app).replace("{{PORT}}", &port.to_string()).replace("{{sandboxId}}", label)
+    }
+
+    /// `http://{{PORT}}-{{sandboxId}}.<domain>`.
+    pub fn preview_template(&self, app: &App) -> String {
+        let (scheme, authority) = self.0.split_once("://").unwrap_or(("http", &self.0));
+        let authority = authority.split('/').next().unwrap_or(authority);
+        let domain = match &app.config.preview_domain {
+            Some(domain) => domain.clone(),
+            None => preview_domain(authority),
+        };
+        format!("{scheme}://{{{{PORT}}}}-{{{{sandboxId}}}}.{domain}")
+    }
 }
 
 impl FromRequestParts<App> for BaseUrl {
@@ -53,6 +69,25 @@ impl FromRequestParts<App> for BaseUrl {
         let host = parts.headers.get(header::HOST).and_then(|v| v.to_str().ok());
         let host = host.or(parts.uri.authority().map(|a| a.as_str())).unwrap_or("localhost");
         Ok(Self(format!("http://{host}")))
+    }
+}
+
+/// Names below an address need a name server that knows them: every resolver for browsers knows those below `localhost`,
+/// sslip.io answers for all other addresses. Below a name it is its owner's wildcard record.
+fn preview_domain(authority: &str) -> String {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let domain = match bare.parse::<IpAddr>() {
+        Ok(address) if address.is_loopback() => "localhost".to_owned(),
+        Ok(address) => format!("{}.sslip.io", address.to_string().replace(['.', ':'], "-")),
+        Err(_) => host.to_owned(),
+    };
+    match port {
+        Some(port) => format!("{domain}:{port}"),
+        None => domain,
     }
 }
 
@@ -133,6 +168,21 @@ pub fn path_int(field: &str, text: &str) -> ApiResult<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn previews_have_names_that_resolve() {
+        let domains = [
+            ("127.0.0.1:8080", "localhost:8080"),
+            ("[::1]:8080", "localhost:8080"),
+            ("localhost:8080", "localhost:8080"),
+            ("192.168.1.5:80", "192-168-1-5.sslip.io:80"),
+            ("[fd00::5]:80", "fd00--5.sslip.io:80"),
+            ("infield.example.com", "infield.example.com"),
+        ];
+        for (authority, domain) in domains {
+            assert_eq!(preview_domain(authority), domain);
+        }
+    }
 
     #[test]
     fn queries_of_every_client_are_read() {

@@ -8,6 +8,7 @@ pub mod mission;
 pub mod openapi;
 mod operations;
 pub mod organization;
+pub mod preview;
 pub mod sandbox;
 pub mod sandbox_list;
 pub mod sandbox_settings;
@@ -100,6 +101,9 @@ fn sandboxes() -> Router<App> {
         .route("/sandbox/{sandbox}/last-activity", post(sandbox_settings::last_activity))
         .route("/sandbox/{sandbox}/signing-key", get(signing_key::get))
         .route("/sandbox/{sandbox}/signing-key/rotate", post(signing_key::rotate))
+        .route("/sandbox/{sandbox}/ports/{port}/preview-url", get(preview::get))
+        .route("/sandbox/{sandbox}/ports/{port}/signed-preview-url", get(preview::sign))
+        .route("/sandbox/{sandbox}/ports/{port}/signed-preview-url/{token}/expire", post(preview::expire))
         .route("/sandbox/{sandbox}/clone", post(mission::clone))
         .route("/sandbox/{sandbox}/exec", post(mission::exec))
 }

@@ -1,7 +1,8 @@
 //! The description of what is built, generated from the handlers and served at `/api/openapi.json`.
 
 use super::{
-    api_key, config, mission, organization, sandbox, sandbox_list, sandbox_settings, signing_key, snapshot, user,
+    api_key, config, mission, organization, preview, sandbox, sandbox_list, sandbox_settings, signing_key, snapshot,
+    user,
 };
 use axum::{
     http::header,
@@ -23,6 +24,7 @@ use utoipa::OpenApi;
         sandbox_list::list, sandbox_list::paginated,
         sandbox_settings::labels, sandbox_settings::public, sandbox_settings::auto_stop,
         sandbox_settings::auto_archive, sandbox_settings::auto_delete, sandbox_settings::last_activity,
+        preview::get, preview::sign, preview::expire,
         signing_key::get, signing_key::rotate,
         mission::clone, mission::exec,
         snapshot::list, snapshot::get, snapshot::create, snapshot::delete,

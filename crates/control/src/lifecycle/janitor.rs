@@ -44,6 +44,7 @@ pub async fn sweep(app: &App, now: i64) -> Result<(), ApiError> {
         commands::intend_destroy(app, row).await?;
     }
     app.store.purge_destroyed(now - DAY_MS).await?;
+    app.store.purge_signed_previews(now).await?;
     app.store.keep_house().await?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::DiskError;
 use rustix::{
     fs::{FlockOperation, flock, statvfs},
+    io::Errno,
     mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount},
 };
 use std::{
@@ -15,9 +16,13 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 const TOOL_DIRS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// How long an unmount goes on asking, and its pauses.
+const BUSY_MAX: Duration = Duration::from_secs(2);
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// What a failed tool says beyond this is cut.
 const TOOL_MESSAGE_CHARS_MAX: usize = 500;
 
@@ -120,9 +125,14 @@ pub fn keep_private(path: &Path) -> Result<(), DiskError> {
 /// Unmounts; absent mounts are fine. `lazily` lets go even while something uses it.
 pub fn unmount_path(path: &Path, lazily: bool) -> Result<(), DiskError> {
     let flags = if lazily { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-    match unmount(path, flags | UnmountFlags::NOFOLLOW) {
-        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
-        Err(e) => Err(DiskError::os(format!("unmount {}", path.display()))(e)),
+    let began = Instant::now();
+    loop {
+        match unmount(path, flags | UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
+            // A child between its fork and its exec holds every file of its parent for a moment.
+            Err(Errno::BUSY) if began.elapsed() < BUSY_MAX => std::thread::sleep(BUSY_PAUSE),
+            Err(e) => return Err(DiskError::os(format!("unmount {}", path.display()))(e)),
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::{
 pub const KEY: &str = "dtn_good";
 pub const TOKEN: &str = "preview-token";
 pub const SIGNATURE: &str = "v1_good";
+pub const LINK: &str = "abcdefghij012345";
 
 /// Everything a test holds on to.
 pub struct Bench {
@@ -43,12 +44,23 @@ struct OneSandbox {
     touches: Arc<AtomicUsize>,
 }
 
+impl OneSandbox {
+    fn found(&self) -> Result<Target, DirectoryError> {
+        let state = if self.running { "started" } else { "stopped" };
+        Ok(Target { sandbox: self.id, running: self.running, state })
+    }
+}
+
 impl Directory for OneSandbox {
     fn resolve<'a>(&'a self, sandbox: &'a str, credential: Credential<'a>) -> DirectoryFuture<'a, Target> {
         Box::pin(async move {
             match credential {
                 Credential::Bearer(KEY) => {}
                 Credential::PreviewToken(TOKEN) => {}
+                Credential::Link(3000) if sandbox == LINK => return self.found(),
+                Credential::Session { cookie, scope } if *cookie == format!("session-of-{scope}") => {
+                    return self.found();
+                }
                 Credential::SignedFile(SignedFile { path: None, .. }) => {
                     return Err(DirectoryError::Incomplete("path"));
                 }
@@ -58,9 +70,12 @@ impl Directory for OneSandbox {
             if sandbox != self.id.to_string() && sandbox != "box" {
                 return Err(DirectoryError::NotFound);
             }
-            let state = if self.running { "started" } else { "stopped" };
-            Ok(Target { sandbox: self.id, running: self.running, state })
+            self.found()
         })
+    }
+
+    fn session<'a>(&'a self, _: SandboxId, scope: &'a str, _: u64) -> DirectoryFuture<'a, String> {
+        Box::pin(async move { Ok(format!("session-of-{scope}")) })
     }
 
     fn touch(&self, _sandbox: SandboxId) {

@@ -1,9 +1,15 @@
-//! Accepts connections and hands each request to the gateway (`/toolbox/…`) or the control plane (all else).
+//! Accepts connections and hands each request to the gateway (`/toolbox/…`, preview hosts) or the control plane (all else).
 
 use anyhow::Result;
 use axum::body::Body as ApiBody;
 use http_body_util::Either;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HOST, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use infield_gateway::{Gateway, GatewayBody};
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -92,9 +98,21 @@ type Answer = Response<Either<GatewayBody, ApiBody>>;
 
 async fn answer(mut app: App, peer: SocketAddr, mut request: Request<Incoming>) -> Result<Answer, Infallible> {
     request.extensions_mut().insert(peer);
-    if infield_gateway::is_toolbox_path(request.uri().path()) {
+    // Two names for one request could be understood as one here and as the other by whoever comes next.
+    if request.headers().get_all(HOST).iter().nth(1).is_some() {
+        return Ok(refuse_two_hosts());
+    }
+    if Gateway::is_for(&request) {
         return Ok(app.gateway.call(request).await.map(Either::Left));
     }
     request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
     Ok(app.api.call(request).await?.map(Either::Right))
+}
+
+fn refuse_two_hosts() -> Answer {
+    let body = r#"{"statusCode":400,"error":"Bad Request","message":"the request names more than one Host"}"#;
+    let mut answer = Response::new(Either::Right(ApiBody::from(body)));
+    *answer.status_mut() = StatusCode::BAD_REQUEST;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
 }

@@ -89,8 +89,8 @@ fn runner_argv(host: &HostArgs, owner: Owner) -> Vec<OsString> {
 
 fn api_argv(args: &ServeArgs, paths: &Paths) -> Vec<OsString> {
     let mut argv: Vec<OsString> = vec!["api-worker".into(), "--data-dir".into(), paths.data.clone().into()];
-    if let Some(url) = &args.public_url {
-        argv.extend(["--public-url".into(), url.into()]);
+    for (name, value) in [("--public-url", &args.public_url), ("--preview-domain", &args.preview_domain)] {
+        argv.extend(value.iter().flat_map(|value| [name.into(), value.into()]));
     }
     argv
 }

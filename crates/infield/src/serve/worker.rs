@@ -24,7 +24,7 @@ async fn run(args: ApiArgs, listener: TcpListener) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let paths = Paths::new(&args.data.data_dir);
-    let api = wire::api(&paths, args.public_url).await?;
+    let api = wire::api(&paths, args.public_url, args.preview_domain).await?;
     if let Some(key) = wire::first_key(&api, key_file::wanted()).await? {
         println!("{}", key_file::line(&key));
     }
