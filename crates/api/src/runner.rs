@@ -296,3 +296,5 @@ pub enum RunnerResponse {
 pub const RUNNER_SOCKET_NAME: &str = "runner.sock";
 /// Folder of agent sockets inside `run/`; each is `<sandbox id>.sock`. `RemoteRunner::connect` on the same host dials it.
 pub const AGENT_SOCKET_DIR: &str = "agents";
+/// What the socket's extension is while the sandbox is paused: nobody is to wait for an answer that cannot come.
+pub const PAUSED_SOCKET_EXTENSION: &str = "paused";

@@ -28,6 +28,9 @@ const TCP_MEMORY_DIVISOR: u64 = 4;
 /// A group stays busy for a moment after its last process has ended.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 const REMOVE_RETRY: Duration = Duration::from_micros(300);
+/// A process in the kernel stands still when it comes out; one that waits for a dead file system never does.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
+const FREEZE_POLL: Duration = Duration::from_micros(50);
 const USER: &str = "user";
 const AGENT: &str = "agent";
 
@@ -60,6 +63,9 @@ pub(crate) struct JoinFiles {
 pub enum CgroupError {
     #[error("{path}: cannot {what}")]
     File { path: PathBuf, what: &'static str, source: io::Error },
+    #[error("{path}: some process of the sandbox does not stand still within {} s; it waits for a disk or a network file \
+        system, try again later", FREEZE_TIMEOUT.as_secs())]
+    Restless { path: PathBuf },
     #[error(
         "no cgroup controller for {0}; enable it (mount the cgroup v2 file system, or the v1 hierarchy of that name)"
     )]
@@ -265,6 +271,64 @@ impl Cgroups {
                 write(&dir.join(USER).join("pids.max"), &USER_PIDS_MAX.to_string())
             }
         }
+    }
+
+    /// Stops every process of a slot where it is, and returns when all of them have stopped. Those that do not in time go on,
+    /// and with them all.
+    pub(crate) fn freeze(&self, slot: u32) -> Result<()> {
+        let path = self.freezer_file(slot);
+        write(&path, self.frozen_words().0)?;
+        let deadline = Instant::now() + FREEZE_TIMEOUT;
+        while !self.is_frozen(slot)? {
+            if Instant::now() >= deadline {
+                self.thaw(slot)?;
+                return Err(CgroupError::Restless { path });
+            }
+            std::thread::sleep(FREEZE_POLL);
+        }
+        Ok(())
+    }
+
+    /// Lets the processes of a slot go on. `Ok` when they do already, and when there are none.
+    pub(crate) fn thaw(&self, slot: u32) -> Result<()> {
+        write_if_there(&self.freezer_file(slot), self.frozen_words().1)
+    }
+
+    /// Whether every process of the slot stands still, by the kernel's word.
+    pub(crate) fn is_frozen(&self, slot: u32) -> Result<bool> {
+        let path = match &self.base {
+            Hierarchies::V1 { .. } => self.freezer_file(slot),
+            Hierarchies::V2(root) => root.join(slot_name(slot)).join("cgroup.events"),
+        };
+        let text = fs::read_to_string(&path).map_err(failed(&path, "read"))?;
+        Ok(text.lines().any(|line| matches!(line, "FROZEN" | "frozen 1")))
+    }
+
+    fn freezer_file(&self, slot: u32) -> PathBuf {
+        match &self.base {
+            Hierarchies::V1 { freezer, .. } => freezer.join(slot_name(slot)).join("freezer.state"),
+            Hierarchies::V2(root) => root.join(slot_name(slot)).join("cgroup.freeze"),
+        }
+    }
+
+    fn frozen_words(&self) -> (&'static str, &'static str) {
+        match self.base {
+            Hierarchies::V1 { .. } => ("FROZEN", "THAWED"),
+            Hierarchies::V2(_) => ("1", "0"),
+        }
+    }
+
+    /// Memory of the slot's commands that the kernel could not take back: not the cache of files.
+    pub(crate) fn memory_held(&self, slot: u32) -> u64 {
+        let (memory, in_use, cached) = match &self.base {
+            Hierarchies::V1 { memory, .. } => {
+                (memory, "memory.usage_in_bytes", ["total_inactive_file", "total_active_file"])
+            }
+            Hierarchies::V2(root) => (root, "memory.current", ["inactive_file", "active_file"]),
+        };
+        let dir = memory.join(slot_name(slot)).join(USER);
+        let cached: u64 = cached.iter().map(|key| keyed(&dir.join("memory.stat"), key)).sum();
+        number(&dir.join(in_use)).saturating_sub(cached)
     }
 
     /// What the sandbox uses now. Numbers that cannot be read count as zero: a sandbox may end at any moment.
@@ -523,6 +587,17 @@ mod tests {
         fs::write(dir.join("agent/cgroup.procs"), "11\n").unwrap();
         assert_eq!(cgroups.processes(7, false), [12, 13]);
         assert_eq!(cgroups.processes(7, true), [12, 13, 11]);
+        for (event, file) in [("populated 1\nfrozen 1\n", "1"), ("populated 1\nfrozen 0\n", "0")] {
+            fs::write(dir.join("cgroup.events"), event).unwrap();
+            assert_eq!(cgroups.is_frozen(7).unwrap(), file == "1");
+        }
+        fs::write(dir.join("cgroup.freeze"), "1").unwrap();
+        cgroups.thaw(7).unwrap();
+        assert_eq!(read("cgroup.freeze"), "0");
+        cgroups.thaw(8).unwrap();
+        fs::write(dir.join("user/memory.current"), "5000\n").unwrap();
+        fs::write(dir.join("user/memory.stat"), "anon 1000\ninactive_file 3000\nactive_file 500\n").unwrap();
+        assert_eq!(cgroups.memory_held(7), 1500);
         fs::write(dir.join("memory.events"), "low 0\noom 3\noom_kill 2\noom_group_kill 0\n").unwrap();
         assert_eq!(cgroups.usage(7).oom_kills, 2);
         assert_eq!(cgroups.slots(), BTreeSet::from([7]));
@@ -540,6 +615,10 @@ mod tests {
         cgroups.limit(3, Limits { cpu_cores: 1, memory_bytes: 64 << 20 }).unwrap();
         assert!(cgroups.processes(3, true).is_empty());
         assert!(cgroups.intact(3));
+        cgroups.freeze(3).unwrap();
+        assert!(cgroups.is_frozen(3).unwrap());
+        cgroups.thaw(3).unwrap();
+        assert!(!cgroups.is_frozen(3).unwrap());
         drop(files);
         cgroups.remove(3).unwrap();
         cgroups.remove(3).unwrap();

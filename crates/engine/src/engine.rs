@@ -14,7 +14,7 @@ use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::{Parts, SlotError, Slots};
 use crate::watch::Watch;
 use crate::zygote::{ZygoteError, Zygotes};
-use crate::{launch, recover, shared_tables, stop, warm};
+use crate::{fork, launch, pause, recover, resize, shared_tables, stop, warm};
 use infield_api::SandboxId;
 use infield_api::runner::*;
 use infield_sys::memfd;
@@ -170,7 +170,14 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Sandbox {
     entry: Mutex<Entry>,
-    observed: Mutex<Option<Observed>>,
+    shown: Mutex<Option<Shown>>,
+}
+
+/// What observers see.
+#[derive(Clone, Debug)]
+struct Shown {
+    observed: Observed,
+    image_id: String,
 }
 
 impl Sandbox {
@@ -178,8 +185,16 @@ impl Sandbox {
         self.entry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn observed(&self) -> Option<Observed> {
-        self.observed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shown().as_ref().map(|shown| shown.observed.clone())
+    }
+
+    fn image_id(&self) -> Option<String> {
+        self.shown().as_ref().map(|shown| shown.image_id.clone())
     }
 }
 
@@ -296,8 +311,8 @@ impl Engine {
     pub fn collect_images(&self) -> Result<(), RunnerError> {
         let named: HashSet<String> = self.0.images.list()?.into_iter().map(|image| image.id).collect();
         self.0.warm.forget(&self.0, |id| named.contains(id));
-        let of_sandboxes = self.0.all();
-        let of_sandboxes = of_sandboxes.iter().filter_map(|s| Some(s.entry().record.as_ref()?.image_id.clone()));
+        // Not asked of those that verbs work on: an archive in the making takes minutes.
+        let of_sandboxes = self.0.all().into_iter().filter_map(|s| s.image_id());
         let in_use: HashSet<String> = of_sandboxes.chain(self.0.warm.images()).collect();
         self.0.images.gc(&in_use).map(drop).map_err(RunnerError::from)
     }
@@ -369,9 +384,12 @@ impl Inner {
 
     /// Lets observers see what the entry says now; an entry without a record leaves the table.
     pub(crate) fn show(&self, sandbox: &Arc<Sandbox>, entry: &Entry) {
-        let observed = entry.record.as_ref().and_then(|record| self.observe(record));
+        let shown = entry
+            .record
+            .as_ref()
+            .and_then(|record| Some(Shown { observed: self.observe(record)?, image_id: record.image_id.clone() }));
         let gone = entry.record.is_none();
-        *sandbox.observed.lock().unwrap_or_else(PoisonError::into_inner) = observed;
+        *sandbox.shown() = shown;
         if gone {
             // The table's and the caller's; more means that another verb waits for this very entry and may fill it again.
             self.table().retain(|_, other| !Arc::ptr_eq(other, sandbox) || Arc::strong_count(other) > 2);
@@ -380,6 +398,7 @@ impl Inner {
 
     fn observe(&self, record: &Record) -> Option<Observed> {
         let (state, process) = match &record.state {
+            State::Running(process) if record.paused => (ObservedState::Paused, Some(process)),
             State::Running(process) => (ObservedState::Running, Some(process)),
             State::Stopped | State::Starting { .. } => (ObservedState::Stopped, None),
             State::Failed { reason } => (ObservedState::Failed { reason: reason.clone() }, None),
@@ -502,8 +521,12 @@ impl Runner for Engine {
 
     fn connect(&self, id: SandboxId) -> RunnerFuture<'_, AgentStream> {
         Box::pin(async move {
-            if self.observed(id)?.state != ObservedState::Running {
-                let message = format!("sandbox {id} is not running; start it first");
+            let message = match self.observed(id)?.state {
+                ObservedState::Running => None,
+                ObservedState::Paused => Some(format!("sandbox {id} is paused; resume it first")),
+                _ => Some(format!("sandbox {id} is not running; start it first")),
+            };
+            if let Some(message) = message {
                 return Err(RunnerError::new(RunnerErrorKind::Conflict, message));
             }
             let path = self.0.socket_path(id);
@@ -518,6 +541,22 @@ impl Runner for Engine {
             let _ = sockopt::set_socket_send_buffer_size_force(&stream, AGENT_SEND_BUFFER_BYTES);
             Ok(stream.into_std().map_err(|e| unavailable(&e))?.into())
         })
+    }
+
+    fn pause(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
+        Box::pin(self.blocking(move |inner| pause::pause(inner, id)))
+    }
+
+    fn resume(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
+        Box::pin(self.blocking(move |inner| pause::resume(inner, id)))
+    }
+
+    fn resize(&self, spec: SandboxSpec) -> RunnerFuture<'_, ()> {
+        Box::pin(self.blocking(move |inner| resize::resize(inner, &spec)))
+    }
+
+    fn fork(&self, source: SandboxId, spec: SandboxSpec) -> RunnerFuture<'_, Running> {
+        Box::pin(self.blocking(move |inner| fork::fork(inner, source, spec)))
     }
 
     fn images(&self) -> RunnerFuture<'_, Vec<ImageInfo>> {

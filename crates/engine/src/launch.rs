@@ -6,9 +6,9 @@ use crate::error::{chain, internal};
 use crate::image::Image;
 use crate::probe::NoAnswer;
 use crate::proven::Kind;
-use crate::record::{RECORD_VERSION, Record, State};
+use crate::record::{Record, State};
 use crate::slot::Slot;
-use crate::{probe, rootfs, stop, warm};
+use crate::{pause, probe, rootfs, stop, warm};
 use infield_api::SandboxId;
 use infield_api::runner::*;
 use infield_sys::memfd;
@@ -38,8 +38,9 @@ pub(crate) fn launch(inner: &Arc<Inner>, spec: SandboxSpec, must_exist: bool) ->
     let answer = match entry.record.take() {
         None if must_exist => Err(not_found(id)),
         None => create(inner, &mut entry, spec),
-        Some(record) if matches!(record.state, State::Running(_)) => {
-            let answer = already_running(inner, &record);
+        Some(mut record) if matches!(record.state, State::Running(_)) => {
+            let woken = pause::wake(inner, &mut record);
+            let answer = woken.and_then(|()| already_running(inner, &record));
             entry.record = Some(record);
             answer
         }
@@ -49,7 +50,7 @@ pub(crate) fn launch(inner: &Arc<Inner>, spec: SandboxSpec, must_exist: bool) ->
     answer
 }
 
-fn finish(
+pub(crate) fn finish(
     inner: &Arc<Inner>,
     sandbox: &Arc<Sandbox>,
     entry: &Entry,
@@ -68,7 +69,7 @@ fn finish(
     }
 }
 
-fn check(spec: &SandboxSpec) -> Result<(), RunnerError> {
+pub(crate) fn check(spec: &SandboxSpec) -> Result<(), RunnerError> {
     let env_bytes: usize = spec.env.iter().map(|(k, v)| k.len() + v.len() + 2).sum();
     let bad_env = spec.env.iter().any(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0'));
     let problem = if !(1..=CPU_CORES_MAX).contains(&spec.cpu) {
@@ -125,7 +126,7 @@ fn create(inner: &Arc<Inner>, entry: &mut Entry, spec: SandboxSpec) -> Result<Ru
     phases.mark("slot");
     let number = slot.number;
     let state = State::Creating { slot: number };
-    let mut record = Record { version: RECORD_VERSION, spec, image_id: image.id.clone(), state };
+    let mut record = Record::new(spec, image.id.clone(), state);
     let ran = run(inner, &image, &mut record, slot, true, &mut phases);
     match ran {
         Ok((live, agent_version)) => {
@@ -135,15 +136,20 @@ fn create(inner: &Arc<Inner>, entry: &mut Entry, spec: SandboxSpec) -> Result<Ru
             Ok(Running { ip, agent_version, phases: phases.list })
         }
         Err(error) => {
-            undo(inner, number, id);
-            let gone = inner.disk.destroy(&id.to_string());
-            if let Err(error) = &gone {
-                tracing::warn!(sandbox = %id, error = chain(error), "disk of a failed create stays until the next start");
-            } else if let Err(error) = inner.records.remove(id) {
-                tracing::warn!(sandbox = %id, error = chain(&error), "record of a failed create stays until the next start");
-            }
+            unmake(inner, number, id);
             Err(error)
         }
+    }
+}
+
+/// Takes away everything of a sandbox that could not be made.
+pub(crate) fn unmake(inner: &Inner, slot: u32, id: SandboxId) {
+    undo(inner, slot, id);
+    let gone = inner.disk.destroy(&id.to_string());
+    if let Err(error) = &gone {
+        tracing::warn!(sandbox = %id, error = chain(error), "disk of a failed create stays until the next start");
+    } else if let Err(error) = inner.records.remove(id) {
+        tracing::warn!(sandbox = %id, error = chain(&error), "record of a failed create stays until the next start");
     }
 }
 
@@ -180,7 +186,7 @@ fn try_start(inner: &Arc<Inner>, former: &Record, spec: SandboxSpec) -> Result<(
     phases.mark("slot");
     let number = slot.number;
     let state = State::Starting { slot: number };
-    let mut record = Record { version: RECORD_VERSION, spec, image_id: former.image_id.clone(), state };
+    let mut record = Record::new(spec, former.image_id.clone(), state);
     let ran = run(inner, &image, &mut record, slot, false, &mut phases);
     let (live, agent_version) = ran.inspect_err(|_| undo(inner, number, id))?;
     let ip = Some(inner.slots.parts.net.address(number));
@@ -195,7 +201,7 @@ fn undo(inner: &Inner, slot: u32, id: SandboxId) {
 }
 
 /// From a slot to an answering agent. The record reaches the disk before anything is made.
-fn run(
+pub(crate) fn run(
     inner: &Inner,
     image: &Image,
     record: &mut Record,

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Fields are only added, with defaults: a newer runner reads the records of an older one.
-pub(crate) const RECORD_VERSION: u32 = 1;
+const RECORD_VERSION: u32 = 1;
 const RECORD_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,18 @@ pub(crate) struct Record {
     /// Content id of the image, so that a reference that moves on does not change an existing sandbox.
     pub image_id: String,
     pub state: State,
+    /// A running one whose processes are to stand still. One that stands still without this was held for a moment only.
+    #[serde(default)]
+    pub paused: bool,
+    /// The limits in `spec` may not have reached the kernel yet.
+    #[serde(default)]
+    pub resizing: bool,
+}
+
+impl Record {
+    pub(crate) fn new(spec: SandboxSpec, image_id: String, state: State) -> Self {
+        Self { version: RECORD_VERSION, spec, image_id, state, paused: false, resizing: false }
+    }
 }
 
 /// Where a sandbox is in its life on this host.
@@ -186,8 +198,7 @@ mod tests {
             volumes: vec![],
         };
         let process = Process { slot: 4, pid: 9, start_time: 77, boot_id: "b".into() };
-        let record =
-            Record { version: RECORD_VERSION, spec, image_id: "sha256:x".into(), state: State::Running(process) };
+        let record = Record::new(spec, "sha256:x".into(), State::Running(process));
         records.save(&record).unwrap();
         records.sync(record.spec.id).unwrap();
         fs::write(dir.join("broken.json"), "{").unwrap();

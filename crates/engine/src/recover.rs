@@ -1,11 +1,11 @@
 //! After a start: what the records say, what the kernel has, and making the two agree.
 
 use crate::disk::Disk;
-use crate::engine::{EngineConfig, EngineError, Entry, Live, Recovery, socket_path};
+use crate::engine::{EngineConfig, EngineError, Entry, Live, Recovery};
 use crate::error::chain;
 use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::Parts;
-use crate::stop;
+use crate::{pause, resize, stop};
 use infield_api::runner::AGENT_SOCKET_DIR;
 use infield_sys::pidfd;
 use std::collections::HashSet;
@@ -74,9 +74,12 @@ fn settle(
         State::Running(process) => match adopt(process, boot_id) {
             Some(live) => {
                 report.adopted += 1;
-                if let Err(error) = parts.net.set_blocked(process.slot, record.spec.network_block_all) {
+                let slot = process.slot;
+                if let Err(error) = parts.net.set_blocked(slot, record.spec.network_block_all) {
                     tracing::error!(sandbox = %id, error = chain(&error), "network of an adopted sandbox is not as it should be");
                 }
+                pause::settle(config, records, &parts.cgroups, slot, &mut record)?;
+                resize::settle(records, parts, disk, slot, &mut record)?;
                 return Ok(Some(Entry { record: Some(record), live: Some(live) }));
             }
             None if process.boot_id == boot_id => {
@@ -101,7 +104,7 @@ fn settle(
             record.state = next;
             return Ok(Some(Entry { record: Some(record), live: None }));
         }
-        stop::remove_socket(&socket_path(config, id));
+        stop::remove_sockets(config, id);
         records.remove(id)?;
         return Ok(None);
     }
@@ -110,6 +113,7 @@ fn settle(
     }
     if next != record.state {
         record.state = next;
+        record.paused = false;
         records.save(&record)?;
     }
     Ok(Some(Entry { record: Some(record), live: None }))

@@ -1,8 +1,9 @@
 //! Ending sandboxes: `stop`, `destroy`, and agents that die by themselves.
 
 use crate::cgroup::Cgroups;
-use crate::engine::{Inner, Live, not_found};
+use crate::engine::{EngineConfig, Inner, Live, not_found, socket_path};
 use crate::error::{chain, internal};
+use crate::pause;
 use crate::record::{Process, State};
 use infield_api::SandboxId;
 use infield_api::runner::*;
@@ -39,6 +40,7 @@ pub(crate) fn stop(inner: &Arc<Inner>, id: SandboxId, force: bool) -> Result<(),
         free(inner, id, live);
     }
     record.state = State::Stopped;
+    record.paused = false;
     inner.records.save(&record).map_err(|e| internal(&e))?;
     entry.record = Some(record);
     inner.show(&sandbox, &entry);
@@ -67,7 +69,7 @@ pub(crate) fn destroy(inner: &Arc<Inner>, id: SandboxId) -> Result<(), RunnerErr
     }
     entry.record = Some(record);
     inner.disk.destroy(&id.to_string())?;
-    remove_socket(&inner.socket_path(id));
+    remove_sockets(&inner.config, id);
     inner.records.remove(id).map_err(|e| internal(&e))?;
     entry.record = None;
     inner.show(&sandbox, &entry);
@@ -88,6 +90,7 @@ pub(crate) fn agent_died(inner: &Arc<Inner>, id: SandboxId, process: &Process) {
     kill_all(&inner.slots.parts.cgroups, process.slot);
     free(inner, id, live);
     record.state = State::Failed { reason };
+    record.paused = false;
     if let Err(error) = inner.records.save(&record) {
         tracing::error!(sandbox = %id, error = chain(&error), "cannot record that a sandbox failed");
     }
@@ -111,6 +114,7 @@ fn death_reason(cgroups: &Cgroups, process: &Process) -> String {
 fn ask_to_end(cgroups: &Cgroups, slot: u32) {
     let deadline = Instant::now() + STOP_GRACE;
     signal_all(cgroups, slot, false, SIGTERM);
+    thaw(cgroups, slot);
     while Instant::now() < deadline && !cgroups.processes(slot, false).is_empty() {
         std::thread::sleep(STOP_POLL);
     }
@@ -122,6 +126,8 @@ fn end(inner: &Inner, live: &Live) -> Result<(), RunnerError> {
         Err(e) if e.raw_os_error() != Some(ESRCH) => return Err(internal(&e)),
         _ => {}
     }
+    // One that stands still does not even die.
+    thaw(&inner.slots.parts.cgroups, live.process.slot);
     let deadline = Instant::now() + KILL_TIMEOUT;
     while !pidfd::wait(live.pidfd.as_fd(), deadline.saturating_duration_since(Instant::now()))
         .map_err(|e| internal(&e))?
@@ -160,6 +166,7 @@ pub(crate) fn kill_all(cgroups: &Cgroups, slot: u32) {
         if left.is_empty() {
             return;
         }
+        thaw(cgroups, slot);
         if Instant::now() >= deadline {
             tracing::error!(slot, ?left, "processes of a sandbox do not end");
             return;
@@ -168,9 +175,21 @@ pub(crate) fn kill_all(cgroups: &Cgroups, slot: u32) {
     }
 }
 
+fn thaw(cgroups: &Cgroups, slot: u32) {
+    if let Err(error) = cgroups.thaw(slot) {
+        tracing::error!(slot, error = chain(&error), "processes of a sandbox stand still and may not end");
+    }
+}
+
 fn free(inner: &Inner, id: SandboxId, live: Live) {
     inner.slots.release(live.process.slot, live.netns);
-    remove_socket(&inner.socket_path(id));
+    remove_sockets(&inner.config, id);
+}
+
+/// Under both names it can have.
+pub(crate) fn remove_sockets(config: &EngineConfig, id: SandboxId) {
+    remove_socket(&socket_path(config, id));
+    remove_socket(&pause::hidden_socket(config, id));
 }
 
 pub(crate) fn remove_socket(path: &Path) {

@@ -11,7 +11,7 @@ use crate::engine::{Inner, Live};
 use crate::error::{chain, internal};
 use crate::image::Image;
 use crate::launch::begun;
-use crate::record::{RECORD_VERSION, Record, State as RecordState};
+use crate::record::{Record, State as RecordState};
 use crate::{rootfs, stop};
 use infield_api::SandboxId;
 use infield_api::runner::*;
@@ -311,7 +311,7 @@ fn name(
     warm.config.shutdown(std::net::Shutdown::Both).map_err(|e| internal(&e))?;
     phases.mark("config");
     let state = RecordState::Running(warm.live.process.clone());
-    let record = Record { version: RECORD_VERSION, spec: spec.clone(), image_id: image.id.clone(), state };
+    let record = Record::new(spec.clone(), image.id.clone(), state);
     inner.records.save(&record).map_err(|e| internal(&e))?;
     phases.mark("record");
     let version = begun(inner, &record, true)?;

@@ -357,6 +357,26 @@ fn forks_share_files_and_have_their_own_limit() {
 
 /// Kernels before 6.7 have only full quotas; the tool switches this pool to them.
 #[test]
+fn forks_are_whole_copies_where_blocks_cannot_be_shared() {
+    let home = Home::new();
+    let disk = home.open(Backend::Ext4Loop);
+    let source = disk.create("source", 64 * MIB).unwrap();
+    fs::write(source.join("u/f"), "old").unwrap();
+    fs::write(source.join("w/scrap"), "x").unwrap();
+    let fork = disk.fork("source", "fork", 64 * MIB).unwrap();
+    fs::write(source.join("u/f"), "new").unwrap();
+    assert_eq!(fs::read_to_string(fork.join("u/f")).unwrap(), "old");
+    assert_eq!(fs::read_dir(fork.join("w")).unwrap().count(), 0);
+    let (written, error) = fill(&fork.join("u/big"), 200 * MIB);
+    assert!(error == Some(ENOSPC) && written > 50 * MIB, "{written}");
+    assert!(matches!(disk.fork("source", "small", 32 * MIB), Err(DiskError::Unsupported(_))));
+    assert!(matches!(disk.fork("none", "x", 64 * MIB), Err(DiskError::NotFound(_))));
+    assert_eq!(disk.list().unwrap(), ["fork", "source"]);
+    disk.sweep(&HashSet::new()).unwrap();
+    disk.close().unwrap();
+}
+
+#[test]
 fn full_quotas_bite_too() {
     let home = Home::new();
     let disk = home.open(Backend::Btrfs);

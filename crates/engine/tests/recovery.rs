@@ -5,53 +5,10 @@
 mod support;
 
 use infield_api::SandboxId;
-use infield_api::runner::{Frame, ObservedState, Runner, RunnerRequest, RunnerResponse};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
-use support::{Footprint, LAB, World, agent, eventually, exec};
-
-struct RunnerProcess(Child);
-
-impl RunnerProcess {
-    fn start(world: &World) -> Self {
-        let subnet = format!("{}/{}", world.subnet.0, world.subnet.1);
-        let mut child = Command::new(LAB)
-            .arg("runner")
-            .args([world.data.as_os_str(), agent().as_os_str(), subnet.as_ref()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready"), "{line}");
-        Self(child)
-    }
-
-    /// As `kill -9` does.
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-fn connect(world: &World) -> UnixStream {
-    UnixStream::connect(world.data.join("run/runner.sock")).unwrap()
-}
-
-fn send(stream: &mut UnixStream, seq: u64, body: RunnerRequest) {
-    let text = serde_json::to_vec(&Frame { seq, body }).unwrap();
-    stream.write_all(&(text.len() as u32).to_le_bytes()).unwrap();
-    stream.write_all(&text).unwrap();
-}
-
-fn receive(stream: &mut UnixStream) -> Frame<RunnerResponse> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).unwrap();
-    let mut text = vec![0; u32::from_le_bytes(length) as usize];
-    stream.read_exact(&mut text).unwrap();
-    serde_json::from_slice(&text).unwrap()
-}
+use infield_api::runner::{ObservedState, Runner, RunnerRequest, RunnerResponse};
+use std::process::Command;
+use support::process::{RunnerProcess, connect, receive, send};
+use support::{Footprint, World, eventually, exec};
 
 #[test]
 fn sandboxes_outlive_a_killed_runner() {

@@ -9,8 +9,8 @@ mod link;
 use infield_api::{
     SandboxId,
     runner::{
-        AGENT_SOCKET_DIR, AgentStream, ImageInfo, Observed, PullImage, RUNNER_SOCKET_NAME, Runner, RunnerError,
-        RunnerErrorKind, RunnerFuture, RunnerRequest, RunnerResponse, Running, SandboxSpec, Stats,
+        AGENT_SOCKET_DIR, AgentStream, ImageInfo, Observed, PAUSED_SOCKET_EXTENSION, PullImage, RUNNER_SOCKET_NAME,
+        Runner, RunnerError, RunnerErrorKind, RunnerFuture, RunnerRequest, RunnerResponse, Running, SandboxSpec, Stats,
     },
 };
 use link::Link;
@@ -70,6 +70,10 @@ impl RemoteRunner {
     async fn dial_agent(&self, id: SandboxId) -> Result<AgentStream, RunnerError> {
         let socket = self.run_dir.join(AGENT_SOCKET_DIR).join(format!("{id}.sock"));
         dial::connect(&socket).await.and_then(dial::into_fd).map_err(|e| {
+            if socket.with_extension(PAUSED_SOCKET_EXTENSION).exists() {
+                let message = format!("sandbox {id} is paused; resume it first");
+                return RunnerError::new(RunnerErrorKind::Conflict, message);
+            }
             let message = format!("the agent of sandbox {id} does not answer: {e}");
             RunnerError::new(RunnerErrorKind::Unavailable, message)
         })

@@ -186,4 +186,6 @@ async fn agents_are_dialled_directly_even_at_long_paths() {
     assert_eq!(&said, b"hello");
     let gone = runner.connect(SandboxId::random()).await.expect_err("nobody");
     assert_eq!(gone.kind, RunnerErrorKind::Unavailable);
+    std::fs::rename(agents.join(format!("{id}.sock")), agents.join(format!("{id}.paused"))).expect("rename");
+    assert_eq!(runner.connect(id).await.expect_err("paused").kind, RunnerErrorKind::Conflict);
 }

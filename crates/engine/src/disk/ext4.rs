@@ -3,13 +3,13 @@
 //! A template per size is made once by mkfs, big enough that its free space is the limit; disks are sparse copies of it
 //! (shared blocks where the host's filesystem can), and a few spare copies wait ready.
 
-use super::{DiskError, host, ids_in};
+use super::{DiskError, HOST_RESERVE_BYTES, host, ids_in};
 use infield_sys::loopdev;
-use rustix::fs::{SeekFrom, ioctl_ficlone, seek, statvfs};
+use rustix::fs::{SeekFrom, ioctl_ficlone, seek, statvfs, syncfs};
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -104,6 +104,38 @@ impl Images {
             let _ = self.destroy(id); // the first failure is the one to report
         }
         self.stock.refill(limit);
+        done
+    }
+
+    /// A whole copy, where the host's filesystem cannot share blocks. Nobody may write to the source meanwhile.
+    pub fn fork(&self, source: &str, id: &str, limit: u64) -> Result<(), DiskError> {
+        let (from, image) = (self.stock.image(source), self.stock.image(id));
+        if !from.exists() {
+            return Err(DiskError::NotFound(source.to_owned()));
+        }
+        if image.exists() {
+            return Err(DiskError::Exists(id.to_owned()));
+        }
+        let new = image.with_extension("img.new");
+        let what = || format!("copy disk {source} to {id}");
+        // What is written is in the image then, at least in its journal.
+        let root = File::open(self.dir.join(source)).map_err(DiskError::io(what()))?;
+        syncfs(&root).map_err(DiskError::os(what()))?;
+        let stored = fs::metadata(&from).map_err(DiskError::io(what()))?.blocks() * 512;
+        host::check_reserve(&self.stock.dir, HOST_RESERVE_BYTES + stored)?;
+        let copied = copy_sparse(&from, &new).and_then(|()| fs::rename(&new, &image));
+        if copied.is_err() {
+            let _ = fs::remove_file(&new); // the first failure is the one to report
+        }
+        copied.map_err(DiskError::io(what()))?;
+        let fresh_work = || {
+            let work = self.dir.join(id).join("w");
+            fs::remove_dir_all(&work).and_then(|()| fs::create_dir(&work)).map_err(DiskError::io(what()))
+        };
+        let done = self.mount(id).and_then(|()| fresh_work()).and_then(|()| self.set_limit(id, limit));
+        if done.is_err() {
+            let _ = self.destroy(id);
+        }
         done
     }
 

@@ -152,7 +152,11 @@ fn disks() -> Check {
         ("mkfs.btrfs is missing", "apt install btrfs-progs (or your distribution's package)")
     };
     if find_tool("mkfs.ext4").is_some() && kernel_has("ext4") {
-        return warn(NAME, format!("{lacks}: ext4 images are used, milliseconds per sandbox and no forks"), remedy);
+        return warn(
+            NAME,
+            format!("{lacks}: ext4 images are used, milliseconds per sandbox, and forks are whole copies"),
+            remedy,
+        );
     }
     fail(NAME, format!("{lacks}, and mkfs.ext4 is missing too"), remedy)
 }

@@ -2,8 +2,11 @@
 //! host's programs, the test agent. Ending it removes everything, also when the test fails.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod process;
+
 use infield_api::SandboxId;
 use infield_api::runner::{ObservedState, Runner, SandboxSpec};
+use infield_engine::disk::Backend;
 use infield_engine::image::{ImageConfig, Silent, Store};
 use infield_engine::{Engine, EngineConfig, Recovery, zygote};
 use std::collections::BTreeSet;
@@ -101,6 +104,7 @@ pub struct World {
     pub data: PathBuf,
     pub subnet: (std::net::Ipv4Addr, u8),
     pub runtime: tokio::runtime::Runtime,
+    pub backend: Backend,
     engine: Option<Engine>,
 }
 
@@ -113,7 +117,13 @@ impl World {
         std::fs::create_dir_all(&data).unwrap();
         import_image(&data);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        Self { data, subnet: (std::net::Ipv4Addr::new(10, 71, third, 0), 20), runtime, engine: None }
+        Self {
+            data,
+            subnet: (std::net::Ipv4Addr::new(10, 71, third, 0), 20),
+            runtime,
+            backend: Backend::Auto,
+            engine: None,
+        }
     }
 
     pub fn new(name: &str) -> Self {
@@ -126,6 +136,7 @@ impl World {
         EngineConfig {
             subnet: self.subnet,
             pool_bytes: Some(2 << 30),
+            disk_backend: self.backend,
             slots_ready: 4,
             zygotes: 2,
             ..EngineConfig::new(self.data.clone(), std::fs::read(agent()).unwrap().into())
