@@ -4,13 +4,17 @@ use crate::{
     activity::Activity,
     auth::Auth,
     directory::Sandboxes,
+    events::{self, Events},
     http::{self, config::LastReadiness},
     lifecycle::{driver::Driver, janitor, reconcile},
     snapshots::Snapshots,
 };
 use infield_api::{directory::Directory, runner::Runner};
 use infield_store::{Store, StoreError};
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, Weak},
+};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -77,6 +81,7 @@ pub struct Inner {
     pub(crate) driver: Arc<Driver>,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) events: Events,
     pub(crate) readiness: LastReadiness,
     runner_id: OnceCell<String>,
 }
@@ -104,6 +109,7 @@ impl App {
             activity: Activity::default(),
             sandboxes,
             snapshots: Snapshots::new(),
+            events: Events::new(),
             readiness: LastReadiness::default(),
             runner_id: OnceCell::new(),
         }))
@@ -113,6 +119,15 @@ impl App {
     pub(crate) async fn runner_id(&self) -> Result<String, StoreError> {
         let made = || async { self.store.meta_or("runner_id", || Uuid::new_v4().to_string()).await };
         self.runner_id.get_or_try_init(made).await.cloned()
+    }
+
+    /// For what the app itself holds on to.
+    pub(crate) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn upgrade(weak: &Weak<Inner>) -> Option<Self> {
+        weak.upgrade().map(Self)
     }
 
     /// Every route, under `/api`.
@@ -136,7 +151,7 @@ impl App {
     pub async fn run_background(&self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         let work = async {
-            tokio::join!(reconcile::run(self), janitor::run(self), janitor::flush_activity(self));
+            tokio::join!(reconcile::run(self), janitor::run(self), janitor::flush_activity(self), events::run(self));
         };
         tokio::select! {
             () = &mut shutdown => {}

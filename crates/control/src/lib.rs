@@ -12,6 +12,7 @@ mod cache;
 mod clock;
 mod directory;
 mod error;
+mod events;
 mod http;
 mod lifecycle;
 mod names;

@@ -225,9 +225,10 @@ pub fn pull(app: &App, row: SnapshotRow) {
 
 async fn pull_now(app: &App, mut row: SnapshotRow) -> Result<(), StoreError> {
     let pulling = app.snapshots.pulls.read().await;
-    row.state = SnapshotState::Pulling;
+    let was = std::mem::replace(&mut row.state, SnapshotState::Pulling);
     row.updated_ms = now_ms();
     app.store.update_snapshot(&row).await?;
+    app.events.snapshot_state(&row, was);
     let pull = PullImage { reference: row.image_name.clone(), username: None, password: None };
     let pulled = tokio::time::timeout(PULL_TIME_MAX, app.runner.pull_image(pull)).await;
     let row = match pulled {
@@ -236,6 +237,7 @@ async fn pull_now(app: &App, mut row: SnapshotRow) -> Result<(), StoreError> {
         Err(_) => failed(row, "timeout while pulling the image".to_owned()),
     };
     app.store.update_snapshot(&row).await?;
+    app.events.snapshot_state(&row, SnapshotState::Pulling);
     drop(pulling);
     if let Err(e) = sync(app).await {
         tracing::warn!(error = %e, "cannot list the host's images after a pull");

@@ -4,6 +4,7 @@
 //! change of a state compares before it sets.
 
 mod api_key;
+mod changes;
 mod db;
 mod error;
 mod meta;
@@ -17,6 +18,7 @@ mod signing_key;
 mod snapshot;
 
 pub use api_key::ApiKeyRow;
+pub use changes::Changed;
 pub use error::StoreError;
 pub use organization::{OrganizationRow, UserRow};
 pub use sandbox::{Interval, Pair, SandboxRow, Settled};
@@ -28,6 +30,7 @@ pub use snapshot::{SnapshotPage, SnapshotRow, SnapshotSort};
 #[derive(Clone)]
 pub struct Store {
     db: db::Db,
+    changes: changes::Changes,
 }
 
 impl Store {
@@ -35,7 +38,7 @@ impl Store {
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let db = db::Db::open(url).await?;
         migrate::run(&db).await?;
-        Ok(Self { db })
+        Ok(Self { db, changes: changes::Changes::new() })
     }
 
     /// Closes every connection; a SQLite database is then one file.

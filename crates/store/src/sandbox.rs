@@ -1,7 +1,7 @@
 //! Sandbox rows: one insert, reads, and changes that compare (state, desired state) before they set.
 
 use crate::{
-    Store, StoreError,
+    Changed, Store, StoreError,
     db::{Row, json_text},
 };
 use infield_api::{
@@ -123,7 +123,9 @@ impl Store {
             s.updated_ms.into(),
             s.activity_ms.into(),
         ];
-        self.db.execute(sql, args).await.map(|_| ())
+        self.db.execute(sql, args).await?;
+        self.changes.tell(Changed { id: s.id, organization: Some(s.organization_id.clone()), was: None });
+        Ok(())
     }
 
     /// A sandbox in whatever state.
@@ -153,7 +155,7 @@ impl Store {
         let sql = "UPDATE sandboxes SET desired_state = 'started', auth_token = $4, updated_at = $5 \
                    WHERE id = $1 AND state = $2 AND desired_state = $3";
         let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
-        self.compare_and_set(sql, args, vec![token.into(), now_ms.into()]).await
+        self.compare_and_set(id, was, sql, args, vec![token.into(), now_ms.into()]).await
     }
 
     /// Intent: forget the error. What is known of a recoverable sandbox is that its files are there, so it counts as stopped.
@@ -169,7 +171,7 @@ impl Store {
                    error_reason = NULL, recoverable = 0 \
                    WHERE id = $1 AND state = $2 AND desired_state = $3 AND recoverable = 1";
         let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
-        self.compare_and_set(sql, args, vec![wanted.as_str().into(), token.into(), now_ms.into()]).await
+        self.compare_and_set(id, was, sql, args, vec![wanted.as_str().into(), token.into(), now_ms.into()]).await
     }
 
     /// Intent: stop.
@@ -177,7 +179,7 @@ impl Store {
         let sql = "UPDATE sandboxes SET desired_state = 'stopped', force_stop = $4, updated_at = $5 \
                    WHERE id = $1 AND state = $2 AND desired_state = $3";
         let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
-        self.compare_and_set(sql, args, vec![force.into(), now_ms.into()]).await
+        self.compare_and_set(id, was, sql, args, vec![force.into(), now_ms.into()]).await
     }
 
     /// Intent: be gone. The name becomes `new_name`, so that the old one is free at once.
@@ -185,7 +187,7 @@ impl Store {
         let sql = "UPDATE sandboxes SET desired_state = 'destroyed', name = $4, updated_at = $5 \
                    WHERE id = $1 AND state = $2 AND desired_state = $3";
         let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
-        self.compare_and_set(sql, args, vec![new_name.into(), now.into()]).await
+        self.compare_and_set(id, was, sql, args, vec![new_name.into(), now.into()]).await
     }
 
     /// The driver's own write. A change of state counts as activity, so the idle clocks begin again.
@@ -204,17 +206,23 @@ impl Store {
             now_ms.into(),
             to.recoverable.into(),
         ];
-        self.compare_and_set(sql, args, sets).await
+        self.compare_and_set(id, was, sql, args, sets).await
     }
 
     async fn compare_and_set(
         &self,
+        id: SandboxId,
+        was: Pair,
         sql: &'static str,
         mut args: Vec<crate::db::Arg>,
         sets: Vec<crate::db::Arg>,
     ) -> Result<bool, StoreError> {
         args.extend(sets);
-        Ok(self.db.execute(sql, args).await? > 0)
+        let written = self.db.execute(sql, args).await? > 0;
+        if written {
+            self.changes.tell(Changed { id, organization: None, was: Some(was) });
+        }
+        Ok(written)
     }
 
     /// Replaces the whole map.

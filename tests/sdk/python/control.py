@@ -15,6 +15,7 @@ import traceback
 import urllib.parse
 import uuid
 
+import socketio
 import websocket
 from daytona import (
     AsyncDaytona,
@@ -155,6 +156,52 @@ def test_sockets_of_other_clients(_, sandbox):
     by_query = followed(f"ws://{api.netloc}/toolbox/{sandbox.id}{path}&DAYTONA_SANDBOX_AUTH_KEY={token}")
     assert b"first" in by_query and b"last" in by_query, by_query
     sandbox.process.delete_session("sockets")
+
+
+def listening(token, heard):
+    """The client library of the SDK, as the SDK uses it."""
+    api = urllib.parse.urlsplit(os.environ["DAYTONA_API_URL"])
+    client = socketio.Client(reconnection=False)
+    client.on("*", lambda event, data: heard.append((time.monotonic(), event, data)))
+    client.connect(
+        f"{api.scheme}://{api.netloc}", auth={"token": token}, transports=["websocket"],
+        socketio_path=f"{api.path}/socket.io/", wait_timeout=20,
+    )
+    return client
+
+
+def test_events(daytona, _):
+    heard = []
+    client = listening(os.environ["DAYTONA_API_KEY"], heard)
+
+    def wait_for(event, sandbox, **wanted):
+        for _ in range(500):
+            for at, name, data in list(heard):
+                body = data.get("sandbox", data)
+                if name == event and body["id"] == sandbox.id and all(data.get(k) == v for k, v in wanted.items()):
+                    return at, body
+            time.sleep(0.02)
+        raise AssertionError(f"{event} {wanted} of {sandbox.id} was not heard: {[(e, d) for _, e, d in heard]}")
+
+    try:
+        sandbox = daytona.create()
+        _, created = wait_for("sandbox.created", sandbox)
+        assert created["toolboxProxyUrl"] == sandbox.toolbox_proxy_url, "reached where this client reaches it"
+        wait_for("sandbox.state.updated", sandbox, newState="started")
+        sandbox.stop()
+        _, body = wait_for("sandbox.desired-state.updated", sandbox, newDesiredState="stopped")
+        _, body = wait_for("sandbox.state.updated", sandbox, newState="stopped")
+        assert body["state"] == "stopped"
+        sandbox.delete()
+        wait_for("sandbox.state.updated", sandbox, newState="destroyed")
+    finally:
+        client.disconnect()
+    for token in ("dtn_wrong", "", None):
+        try:
+            listening(token, [])
+        except socketio.exceptions.ConnectionError:
+            continue
+        raise AssertionError(f"{token!r} may listen")
 
 
 def test_list_and_labels(daytona, _):

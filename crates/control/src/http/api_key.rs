@@ -136,6 +136,7 @@ async fn revoke(app: &App, organization: &str, user: &str, name: &str) -> ApiRes
         return Err(absent(name));
     }
     app.auth.forget(&row.hash);
+    app.events.evict(&row.hash);
     Ok(StatusCode::NO_CONTENT)
 }
 

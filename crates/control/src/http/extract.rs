@@ -38,6 +38,14 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
 pub struct BaseUrl(pub String);
 
 impl BaseUrl {
+    /// For a client that came to this host.
+    pub fn of(app: &App, host: &str) -> Self {
+        match &app.config.public_url {
+            Some(url) => Self(url.trim_end_matches('/').to_owned()),
+            None => Self(format!("http://{host}")),
+        }
+    }
+
     pub fn toolbox(&self) -> String {
         format!("{}/toolbox", self.0)
     }
@@ -63,12 +71,8 @@ impl FromRequestParts<App> for BaseUrl {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
-        if let Some(url) = &app.config.public_url {
-            return Ok(Self(url.trim_end_matches('/').to_owned()));
-        }
         let host = parts.headers.get(header::HOST).and_then(|v| v.to_str().ok());
-        let host = host.or(parts.uri.authority().map(|a| a.as_str())).unwrap_or("localhost");
-        Ok(Self(format!("http://{host}")))
+        Ok(Self::of(app, host.or(parts.uri.authority().map(|a| a.as_str())).unwrap_or("localhost")))
     }
 }
 

@@ -3,7 +3,7 @@
 pub mod api_key;
 pub mod config;
 mod drain;
-mod extract;
+pub(crate) mod extract;
 pub mod mission;
 pub mod openapi;
 mod operations;
@@ -15,7 +15,7 @@ pub mod sandbox_settings;
 pub mod signing_key;
 pub mod snapshot;
 pub mod user;
-mod view;
+pub(crate) mod view;
 
 use crate::{app::App, error};
 use axum::{
@@ -48,6 +48,7 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn(drain::drain))
         .layer(cors())
         .layer(middleware::map_response_with_state(app.clone(), name_version))
+        .layer(app.events.layer(&app))
         .with_state(app)
 }
 

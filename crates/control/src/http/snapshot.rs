@@ -79,6 +79,7 @@ pub async fn create(
         other => other.into(),
     })?;
     app.snapshots.forget();
+    app.events.snapshot_created(&row);
     snapshots::pull(&app, row.clone());
     Ok(Json(view::snapshot(row)))
 }
@@ -98,6 +99,7 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
     }
     app.store.delete_snapshot(&row.id).await?;
     app.snapshots.forget();
+    app.events.snapshot_removed(&row);
     snapshots::sync_soon(&app);
     Ok(StatusCode::OK)
 }

@@ -184,7 +184,7 @@ async fn what_is_not_there_says_so() {
     for (method, path, operation) in [
         ("GET", "/volumes", "listVolumes"),
         ("POST", "/sandbox/x/resize", "resizeSandbox"),
-        ("GET", "/sandbox/x/ports/3000/preview-url", "getPortPreviewUrl"),
+        ("GET", "/sandbox/x/build-logs", "getBuildLogs"),
         ("POST", "/organizations", "createOrganization"),
         ("POST", "/users/me/logins", "recordLogin"),
         ("DELETE", "/organizations/x", "deleteOrganization"),

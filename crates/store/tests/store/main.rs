@@ -4,4 +4,5 @@
 mod databases;
 mod people;
 mod sandbox;
+mod signed_preview;
 mod snapshot;
