@@ -14,7 +14,7 @@ use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::{Parts, SlotError, Slots};
 use crate::watch::Watch;
 use crate::zygote::{ZygoteError, Zygotes};
-use crate::{fork, launch, pause, recover, resize, shared_tables, stop, warm};
+use crate::{archive, fork, launch, pause, recover, resize, shared_tables, stop, warm};
 use infield_api::SandboxId;
 use infield_api::runner::*;
 use infield_sys::memfd;
@@ -329,6 +329,10 @@ impl Engine {
     }
 
     async fn launch(&self, spec: SandboxSpec, must_exist: bool) -> Result<Running, RunnerError> {
+        if self.observed(spec.id).is_ok_and(|seen| seen.state == ObservedState::Archived) {
+            // Its files come back first, which takes long: nobody else is to wait for it.
+            return self.blocking(move |inner| launch::launch(inner, spec, must_exist)).await;
+        }
         let closed = |_| RunnerError::new(RunnerErrorKind::Unavailable, "the runner is stopping");
         let _permit = self.0.launches.acquire().await.map_err(closed)?;
         let work = move |inner: &Arc<Inner>| launch::launch(inner, spec, must_exist);
@@ -402,6 +406,7 @@ impl Inner {
             State::Running(process) => (ObservedState::Running, Some(process)),
             State::Stopped | State::Starting { .. } => (ObservedState::Stopped, None),
             State::Failed { reason } => (ObservedState::Failed { reason: reason.clone() }, None),
+            State::Archived { .. } => (ObservedState::Archived, None),
             State::Creating { .. } | State::Destroying { .. } => return None,
         };
         let ip = process.map(|p| self.slots.parts.net.address(p.slot));
@@ -557,6 +562,10 @@ impl Runner for Engine {
 
     fn fork(&self, source: SandboxId, spec: SandboxSpec) -> RunnerFuture<'_, Running> {
         Box::pin(self.blocking(move |inner| fork::fork(inner, source, spec)))
+    }
+
+    fn archive(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
+        Box::pin(self.blocking(move |inner| archive::archive(inner, id)))
     }
 
     fn images(&self) -> RunnerFuture<'_, Vec<ImageInfo>> {

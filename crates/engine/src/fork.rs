@@ -64,6 +64,7 @@ pub(crate) fn copyable(entry: &Entry) -> Result<&Record, RunnerError> {
     let why = match &record.state {
         State::Running(_) | State::Stopped | State::Failed { .. } => return Ok(record),
         State::Creating { .. } | State::Starting { .. } => format!("sandbox {id} is not ready yet; try again"),
+        State::Archived { .. } => format!("sandbox {id} is archived; start it first"),
         State::Destroying { .. } => format!("sandbox {id} is being deleted"),
     };
     Err(RunnerError::new(RunnerErrorKind::Conflict, why))

@@ -8,7 +8,7 @@ use crate::probe::NoAnswer;
 use crate::proven::Kind;
 use crate::record::{Record, State};
 use crate::slot::Slot;
-use crate::{pause, probe, rootfs, stop, warm};
+use crate::{archive, pause, probe, rootfs, stop, warm};
 use infield_api::SandboxId;
 use infield_api::runner::*;
 use infield_sys::memfd;
@@ -155,16 +155,25 @@ pub(crate) fn unmake(inner: &Inner, slot: u32, id: SandboxId) {
 
 fn start(inner: &Arc<Inner>, entry: &mut Entry, former: Record, spec: SandboxSpec) -> Result<Running, RunnerError> {
     let id = spec.id;
-    let outcome = try_start(inner, &former, spec);
+    let was_archived = matches!(former.state, State::Archived { .. });
+    let outcome = archive::restore(inner, &former, &spec).and_then(|()| try_start(inner, &former, spec));
     match outcome {
         Ok((record, live, running)) => {
             inner.watch(id, &live);
             *entry = Entry { record: Some(record), live: Some(live) };
+            if was_archived {
+                archive::forget(inner, id);
+            }
             Ok(running)
         }
         Err(error) => {
-            if let Err(error) = inner.records.save(&former) {
-                tracing::warn!(sandbox = %id, error = chain(&error), "record still says that the sandbox is starting");
+            match inner.records.save(&former) {
+                // Only now: a record that says "starting" takes the disk for the one that counts.
+                Ok(()) if was_archived => archive::drop_disk(inner, id),
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(sandbox = %id, error = chain(&error), "record still says that the sandbox is starting");
+                }
             }
             entry.record = Some(former);
             Err(error)

@@ -3,6 +3,7 @@
 //!
 //! Architecture Invariant: knows no user, organization, quota, database or public API. What cannot be enforced is an error.
 
+mod archive;
 mod assemble;
 mod cgroup;
 pub mod disk;
@@ -13,6 +14,7 @@ mod fork;
 pub mod image;
 mod launch;
 pub mod net;
+mod pack;
 mod pause;
 mod probe;
 mod proven;

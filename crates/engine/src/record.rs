@@ -51,6 +51,11 @@ pub(crate) enum State {
     Failed {
         reason: String,
     },
+    /// The files are in an archive; a disk found after a crash is half made or half removed.
+    Archived {
+        /// Of disk that the files need.
+        bytes: u64,
+    },
     /// Found after a crash, the removal is finished. The slot it still had, if any.
     Destroying {
         slot: Option<u32>,

@@ -5,7 +5,7 @@ use crate::engine::{EngineConfig, EngineError, Entry, Live, Recovery};
 use crate::error::chain;
 use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::Parts;
-use crate::{pause, resize, stop};
+use crate::{archive, pause, resize, stop};
 use infield_api::runner::AGENT_SOCKET_DIR;
 use infield_sys::pidfd;
 use std::collections::HashSet;
@@ -39,11 +39,15 @@ pub(crate) fn recover(
         tracing::error!(error = chain(&error), "a sandbox record cannot be read");
         found.report.unreadable.push(chain(&error));
     }
+    let mut archives = keep.clone();
     for record in good {
         let id = record.spec.id;
         match settle(config, records, parts, disk, record, boot_id, &mut found.report)? {
             Some(entry) => {
                 keep.insert(id.to_string());
+                if entry.record.as_ref().is_some_and(|r| matches!(r.state, State::Archived { .. })) {
+                    archives.insert(id.to_string());
+                }
                 found.entries.push(entry);
             }
             None => found.report.cleaned += 1,
@@ -51,6 +55,7 @@ pub(crate) fn recover(
     }
     let live: HashSet<u32> = found.entries.iter().filter_map(|e| Some(e.live.as_ref()?.process.slot)).collect();
     sweep(config, parts, disk, (&live, &keep), &mut found);
+    found.report.orphans += archive::sweep(config, &archives);
     Ok(found)
 }
 
@@ -92,6 +97,7 @@ fn settle(
         State::Starting { .. } | State::Stopped => State::Stopped,
         State::Creating { .. } | State::Destroying { .. } => State::Destroying { slot: None },
         State::Failed { reason } => State::Failed { reason: reason.clone() },
+        State::Archived { .. } => archive::settle(config, disk, &record),
     };
     // No adopted agent, so nothing of it may go on; and its disk cannot go before its processes have.
     if let Some(slot) = slot_of(&record.state) {
@@ -123,7 +129,7 @@ fn slot_of(state: &State) -> Option<u32> {
     match state {
         State::Creating { slot } | State::Starting { slot } | State::Running(Process { slot, .. }) => Some(*slot),
         State::Destroying { slot } => *slot,
-        State::Stopped | State::Failed { .. } => None,
+        State::Stopped | State::Failed { .. } | State::Archived { .. } => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Ending sandboxes: `stop`, `destroy`, and agents that die by themselves.
 
+use crate::archive;
 use crate::cgroup::Cgroups;
 use crate::engine::{EngineConfig, Inner, Live, not_found, socket_path};
 use crate::error::{chain, internal};
@@ -28,6 +29,9 @@ pub(crate) fn stop(inner: &Arc<Inner>, id: SandboxId, force: bool) -> Result<(),
     let sandbox = inner.find(id).ok_or_else(|| not_found(id))?;
     let mut entry = sandbox.entry();
     let mut record = entry.record.clone().ok_or_else(|| not_found(id))?;
+    if matches!(record.state, State::Archived { .. }) {
+        return Ok(());
+    }
     let was_running = entry.live.is_some();
     if let Some(live) = entry.live.take() {
         if !force {
@@ -69,6 +73,7 @@ pub(crate) fn destroy(inner: &Arc<Inner>, id: SandboxId) -> Result<(), RunnerErr
     }
     entry.record = Some(record);
     inner.disk.destroy(&id.to_string())?;
+    archive::remove(&inner.config, id)?;
     remove_sockets(&inner.config, id);
     inner.records.remove(id).map_err(|e| internal(&e))?;
     entry.record = None;
@@ -203,7 +208,10 @@ pub(crate) fn remove_socket(path: &Path) {
 
 /// Resource use; of a sandbox that does not run only the disk.
 pub(crate) fn stats(inner: &Inner, observed: &Observed) -> Result<Stats, RunnerError> {
-    let disk_bytes = inner.disk.usage(&observed.id.to_string())?;
+    let disk_bytes = match observed.state {
+        ObservedState::Archived => 0,
+        _ => inner.disk.usage(&observed.id.to_string())?,
+    };
     let slot = inner.find(observed.id).and_then(|s| match &s.entry().record.as_ref()?.state {
         State::Running(process) => Some(process.slot),
         _ => None,

@@ -201,6 +201,11 @@ impl Pool {
             .map_err(DiskError::io(format!("set the limit of disk {id}")))
     }
 
+    pub fn lift_limit(&self, id: &str) -> Result<(), DiskError> {
+        btrfs::limit(self.root.as_fd(), self.subvolume(id)?, None)
+            .map_err(DiskError::io(format!("lift the limit of disk {id}")))
+    }
+
     pub fn list(&self) -> Result<Vec<String>, DiskError> {
         ids_in(&self.dir, |name| (!name.starts_with(HIDDEN)).then_some(name))
     }

@@ -233,6 +233,15 @@ impl Disk {
         }
     }
 
+    /// Lets a disk take `bytes` whatever its limit is, until a limit is set again: for files it held before, when some of
+    /// them were shared with another disk. An ext4 image stays as large as it is.
+    pub fn lift_limit(&self, id: &str, bytes: u64) -> Result<(), DiskError> {
+        check_id(id)?;
+        let Kind::Btrfs(pool) = &self.kind else { return Ok(()) };
+        host::check_reserve(pool.dir(), POOL_RESERVE_BYTES.saturating_add(bytes))?;
+        pool.lift_limit(id)
+    }
+
     /// Ids of all disks, sorted.
     pub fn list(&self) -> Result<Vec<String>, DiskError> {
         let mut ids = match &self.kind {

@@ -17,7 +17,7 @@ mod registries;
 mod registry;
 mod staging;
 mod store;
-mod tarfile;
+pub(crate) mod tarfile;
 mod tarhead;
 mod unpack;
 
