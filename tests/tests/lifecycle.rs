@@ -152,9 +152,6 @@ fn what_a_container_cannot_do_and_where_it_is() {
     let world = World::new("class");
     let api = world.api();
     let id = world.sandbox();
-    for verb in ["pause", "fork"] {
-        api.post(&format!("/sandbox/{id}/{verb}"), json!({})).expect_error(422);
-    }
     assert_eq!(api.post(&format!("/sandbox/{id}/public/true"), json!({})).expect(200).json()["public"], true);
     assert_eq!(api.get(&format!("/sandbox/{id}")).expect(200).json()["public"], true);
     let region = api.get(&format!("/sandbox/{id}")).expect(200).json()["target"].clone();

@@ -1,5 +1,6 @@
 //! Organizations and regions as clients see them.
 
+use crate::sandbox::SandboxClass;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -67,4 +68,45 @@ pub struct Region {
     pub region_type: String,
     pub created_at: String,
     pub updated_at: String,
+}
+
+/// What an organization's sandboxes hold now, and the most they may.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrganizationUsageOverview {
+    pub region_usage: Vec<RegionUsageOverview>,
+    pub total_snapshot_quota: i64,
+    pub current_snapshot_usage: i64,
+    pub total_volume_quota: i64,
+    pub current_volume_usage: i64,
+}
+
+/// The same in one region. Memory and disk in GiB.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionUsageOverview {
+    pub region_id: String,
+    pub sandbox_class: SandboxClass,
+    pub total_cpu_quota: i64,
+    pub current_cpu_usage: i64,
+    pub total_memory_quota: i64,
+    pub current_memory_usage: i64,
+    pub total_disk_quota: i64,
+    pub current_disk_usage: i64,
+    pub total_gpu_quota: i64,
+    pub current_gpu_usage: i64,
+    #[schema(required = true)]
+    pub max_cpu_per_sandbox: Option<i64>,
+    #[schema(required = true)]
+    pub max_memory_per_sandbox: Option<i64>,
+    #[schema(required = true)]
+    pub max_disk_per_sandbox: Option<i64>,
+    #[schema(required = true)]
+    pub max_disk_per_non_ephemeral_sandbox: Option<i64>,
+    #[schema(required = true)]
+    pub max_cpu_per_gpu: Option<i64>,
+    #[schema(required = true)]
+    pub max_memory_per_gpu: Option<i64>,
+    #[schema(required = true)]
+    pub max_disk_per_gpu: Option<i64>,
 }

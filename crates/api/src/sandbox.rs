@@ -159,6 +159,8 @@ pub struct SandboxListItem {
     pub auto_archive_interval: i64,
     #[serde(default)]
     pub auto_delete_interval: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto_destroy_at: Option<String>,
     #[serde(default)]
     pub created_at: String,
     #[serde(default)]
@@ -291,6 +293,39 @@ pub struct PaginatedSandboxes {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SandboxLabels {
     pub labels: BTreeMap<String, String>,
+}
+
+/// Body of `POST /sandbox/{id}/resize`: what is left out stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct ResizeSandbox {
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient_int")]
+    pub cpu: Option<i64>,
+    /// GiB.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient_int")]
+    pub memory: Option<i64>,
+    /// GiB; only grows.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient_int")]
+    pub disk: Option<i64>,
+}
+
+/// Body of `POST /sandbox/{id}/fork`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct ForkSandbox {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// Body of `POST /sandbox/{id}/snapshot`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CreateSandboxSnapshot {
+    /// Name of the new snapshot.
+    #[schema(required = true)]
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub include_memory: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

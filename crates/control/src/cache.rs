@@ -4,8 +4,9 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// Entries kept at most; a full cache is emptied, which only costs look-ups.
 const ENTRIES_MAX: usize = 16_384;

@@ -7,6 +7,9 @@ pub const MINUTE_MS: i64 = 60_000;
 pub const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 
 pub fn now_ms() -> i64 {
+    if let Some(simulated) = crate::simulation::now_ms() {
+        return simulated;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 

@@ -18,6 +18,7 @@ mod lifecycle;
 mod names;
 mod secret;
 mod signed_url;
+pub mod simulation;
 mod snapshots;
 
 pub use app::{App, ControlConfig, Limits, REGION};

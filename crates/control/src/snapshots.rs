@@ -12,12 +12,11 @@ use infield_api::{
     state::SnapshotState,
 };
 use infield_store::{SnapshotRow, StoreError};
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Mutex, RwLock},
+    time::Instant,
 };
-use tokio::sync::{Mutex, RwLock};
 use uuid::Uuid;
 
 /// How long a looked-up snapshot is trusted; changes made here end that at once.
@@ -168,6 +167,10 @@ async fn release(app: &App, images: &[ImageInfo]) -> Result<(), SyncError> {
     for image in images.iter().filter(|image| !image.pulled.is_empty()) {
         if app.store.snapshots_of_image(&image.id).await?.iter().all(|row| row.general) {
             for name in &image.pulled {
+                // A sandbox is being turned into it; the end of that names the image.
+                if !app.store.snapshots_made_of(name).await?.is_empty() {
+                    continue;
+                }
                 app.runner.release_image(name.clone()).await.map_err(SyncError::Runner)?;
             }
         }
@@ -196,11 +199,12 @@ fn general(reference: &str) -> SnapshotRow {
         last_used_ms: None,
         created_ms: now,
         updated_ms: now,
+        source_sandbox_id: None,
     }
 }
 
 /// The row with what the image tells. An entrypoint the caller gave stays.
-fn filled(row: SnapshotRow, image: &ImageInfo, now: i64) -> SnapshotRow {
+pub(crate) fn filled(row: SnapshotRow, image: &ImageInfo, now: i64) -> SnapshotRow {
     SnapshotRow {
         state: SnapshotState::Active,
         size_bytes: i64::try_from(image.size_bytes).ok(),

@@ -1,6 +1,6 @@
 //! Says in this process which sandboxes were written, after it happened. Whoever must not miss one reads the rows.
 
-use crate::{Store, sandbox::Pair};
+use crate::{Pair, Store};
 use infield_api::SandboxId;
 use tokio::sync::broadcast;
 

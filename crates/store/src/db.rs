@@ -2,7 +2,7 @@
 //!
 //! SQLite: WAL, one writing connection and a few reading ones. PostgreSQL: one pool. Knows no table.
 
-use crate::StoreError;
+use crate::{StoreError, simulated};
 use sqlx::{
     PgPool, Postgres, Row as _, SqlSafeStr, Sqlite, SqlitePool, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
@@ -25,6 +25,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) enum Db {
     Sqlite { read: SqlitePool, write: SqlitePool },
     Postgres(PgPool),
+    Simulated(simulated::Connection),
 }
 
 /// A value for a placeholder.
@@ -43,6 +44,7 @@ pub(crate) enum Row {
 pub(crate) enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
+    Simulated(simulated::Transaction),
 }
 
 macro_rules! bound {
@@ -57,6 +59,7 @@ macro_rules! bound {
         query
     }};
 }
+pub(crate) use bound;
 
 impl Db {
     /// Opens `sqlite:PATH` (made when absent) or `postgres://…`.
@@ -71,6 +74,7 @@ impl Db {
         Ok(match self {
             Self::Sqlite { write, .. } => bound!(sql, args).execute(write).await?.rows_affected(),
             Self::Postgres(pool) => bound!(sql, args).execute(pool).await?.rows_affected(),
+            Self::Simulated(connection) => connection.execute(sql, args).await?,
         })
     }
 
@@ -80,6 +84,7 @@ impl Db {
                 bound!(sql, args).fetch_all(read).await?.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(pool) => bound!(sql, args).fetch_all(pool).await?.into_iter().map(Row::Postgres).collect(),
+            Self::Simulated(connection) => connection.fetch(sql, args).await?,
         })
     }
 
@@ -87,6 +92,7 @@ impl Db {
         Ok(match self {
             Self::Sqlite { write, .. } => Tx::Sqlite(write.begin().await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Simulated(connection) => Tx::Simulated(connection.begin().await?),
         })
     }
 
@@ -109,6 +115,7 @@ impl Db {
                 write.close().await;
             }
             Self::Postgres(pool) => pool.close().await,
+            Self::Simulated(_) => {}
         }
     }
 }
@@ -118,6 +125,7 @@ impl Tx {
         Ok(match self {
             Self::Sqlite(tx) => bound!(sql, args).execute(&mut **tx).await?.rows_affected(),
             Self::Postgres(tx) => bound!(sql, args).execute(&mut **tx).await?.rows_affected(),
+            Self::Simulated(tx) => tx.execute(sql, args)?,
         })
     }
 
@@ -127,6 +135,7 @@ impl Tx {
             Self::Postgres(tx) => {
                 bound!(sql, args).fetch_all(&mut **tx).await?.into_iter().map(Row::Postgres).collect()
             }
+            Self::Simulated(tx) => tx.fetch(sql, args)?,
         })
     }
 
@@ -134,6 +143,7 @@ impl Tx {
         match self {
             Self::Sqlite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,
+            Self::Simulated(tx) => tx.commit()?,
         }
         Ok(())
     }

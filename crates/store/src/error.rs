@@ -16,6 +16,9 @@ pub enum StoreError {
     Database(#[source] sqlx::Error),
     #[error("the database holds {what}, which this version cannot read; was it written by a newer one?")]
     Unreadable { what: String },
+    /// A bug: the contract's table has no such pair.
+    #[error("no sandbox may be {state} and wanted {desired}; {sandbox} is left as it was")]
+    Impossible { sandbox: infield_api::SandboxId, state: &'static str, desired: &'static str },
 }
 
 impl StoreError {

@@ -10,21 +10,29 @@ mod error;
 mod meta;
 mod migrate;
 mod organization;
+mod pair;
 mod sandbox;
+mod sandbox_change;
 mod sandbox_list;
 mod sandbox_sweep;
 mod signed_preview;
 mod signing_key;
+mod simulated;
 mod snapshot;
+mod usage;
 
 pub use api_key::ApiKeyRow;
 pub use changes::Changed;
 pub use error::StoreError;
 pub use organization::{OrganizationRow, UserRow};
-pub use sandbox::{Interval, Pair, SandboxRow, Settled};
+pub use pair::{ALLOWED, Metered, Pair, allowed, metered};
+pub use sandbox::{Interval, SandboxRow};
+pub use sandbox_change::{Change, Job, Size};
 pub use sandbox_list::{Cursor, Page, Range, RangeColumn, SandboxFilter, Sort, SortColumn, SortValue};
-pub use sandbox_sweep::Known;
+pub use sandbox_sweep::{Known, Wish};
+pub use simulated::{Before, Moment, Simulated};
 pub use snapshot::{SnapshotPage, SnapshotRow, SnapshotSort};
+pub use usage::{PERIOD_MS_MAX, UsageNow, UsagePeriod};
 
 /// An open database with this version's tables.
 #[derive(Clone)]
@@ -38,7 +46,11 @@ impl Store {
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let db = db::Db::open(url).await?;
         migrate::run(&db).await?;
-        Ok(Self { db, changes: changes::Changes::new() })
+        Ok(Self::on(db))
+    }
+
+    fn on(db: db::Db) -> Self {
+        Self { db, changes: changes::Changes::new() }
     }
 
     /// Closes every connection; a SQLite database is then one file.

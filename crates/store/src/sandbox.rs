@@ -1,8 +1,9 @@
-//! Sandbox rows: one insert, reads, and changes that compare (state, desired state) before they set.
+//! Sandbox rows: one insert, reads, and settings that do not touch the (state, desired state).
 
 use crate::{
     Changed, Store, StoreError,
-    db::{Row, json_text},
+    db::{Arg, Row, Tx, json_text},
+    sandbox_change::Job,
 };
 use infield_api::{
     SandboxId,
@@ -45,29 +46,26 @@ pub struct SandboxRow {
     pub runner_id: Option<String>,
     /// The stop in progress skips the grace period.
     pub force_stop: bool,
+    /// 0 = never.
+    pub auto_pause_min: i64,
+    /// When its time to live ends.
+    pub auto_destroy_ms: Option<i64>,
+    /// The sandbox it was forked from.
+    pub parent_id: Option<SandboxId>,
+    /// The sandbox it lives and dies with.
+    pub linked_id: Option<SandboxId>,
+    /// What the change under way is about.
+    pub job: Option<Job>,
     pub created_ms: i64,
     pub updated_ms: i64,
     pub activity_ms: i64,
-}
-
-/// What a change expects to find.
-pub type Pair = (SandboxState, DesiredState);
-
-/// Where the driver found or brought a sandbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settled {
-    pub state: SandboxState,
-    pub desired: DesiredState,
-    pub reason: Option<String>,
-    /// Of an error: the files are kept, and the sandbox may be tried again.
-    pub recoverable: bool,
-    pub daemon_version: Option<String>,
 }
 
 /// Which interval a setter changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interval {
     Stop,
+    Pause,
     Archive,
     Delete,
 }
@@ -77,7 +75,7 @@ macro_rules! columns {
         "id, organization_id, name, state, desired_state, snapshot, image, run_as, shown_user, entrypoint, env, labels, \
          public, network_block_all, target, cpu, memory_gib, disk_gib, auto_stop, auto_archive, auto_delete, \
          error_reason, recoverable, auth_token, daemon_version, runner_id, force_stop, created_at, updated_at, \
-         last_activity_at"
+         last_activity_at, auto_pause, auto_destroy_at, parent_id, linked_id, job"
     };
 }
 pub(crate) use columns;
@@ -85,44 +83,7 @@ pub(crate) use columns;
 impl Store {
     /// `NameTaken` when a live sandbox of the organization has the name.
     pub async fn insert_sandbox(&self, s: &SandboxRow) -> Result<(), StoreError> {
-        let sql = concat!(
-            "INSERT INTO sandboxes (",
-            columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
-             $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)"
-        );
-        let args = vec![
-            s.id.to_string().into(),
-            s.organization_id.as_str().into(),
-            s.name.as_str().into(),
-            s.state.as_str().into(),
-            s.desired.as_str().into(),
-            s.snapshot.as_str().into(),
-            s.image.as_str().into(),
-            s.run_as.clone().into(),
-            s.shown_user.as_str().into(),
-            json_text(&s.entrypoint).into(),
-            json_text(&s.env).into(),
-            json_text(&s.labels).into(),
-            s.public.into(),
-            s.network_block_all.into(),
-            s.target.as_str().into(),
-            s.cpu.into(),
-            s.memory_gib.into(),
-            s.disk_gib.into(),
-            s.auto_stop_min.into(),
-            s.auto_archive_min.into(),
-            s.auto_delete_min.into(),
-            s.error_reason.clone().into(),
-            s.recoverable.into(),
-            s.auth_token.as_str().into(),
-            s.daemon_version.clone().into(),
-            s.runner_id.clone().into(),
-            s.force_stop.into(),
-            s.created_ms.into(),
-            s.updated_ms.into(),
-            s.activity_ms.into(),
-        ];
+        let (sql, args) = insertion(s);
         self.db.execute(sql, args).await?;
         self.changes.tell(Changed { id: s.id, organization: Some(s.organization_id.clone()), was: None });
         Ok(())
@@ -150,81 +111,6 @@ impl Store {
         rows.first().map(sandbox_row).transpose()
     }
 
-    /// Intent: run, with a new token for previews.
-    pub async fn intend_start(&self, id: SandboxId, was: Pair, token: &str, now_ms: i64) -> Result<bool, StoreError> {
-        let sql = "UPDATE sandboxes SET desired_state = 'started', auth_token = $4, updated_at = $5 \
-                   WHERE id = $1 AND state = $2 AND desired_state = $3";
-        let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
-        self.compare_and_set(id, was, sql, args, vec![token.into(), now_ms.into()]).await
-    }
-
-    /// Intent: forget the error. What is known of a recoverable sandbox is that its files are there, so it counts as stopped.
-    pub async fn intend_recover(
-        &self,
-        id: SandboxId,
-        was: Pair,
-        wanted: DesiredState,
-        token: &str,
-        now_ms: i64,
-    ) -> Result<bool, StoreError> {
-        let sql = "UPDATE sandboxes SET state = 'stopped', desired_state = $4, auth_token = $5, updated_at = $6, \
-                   error_reason = NULL, recoverable = 0 \
-                   WHERE id = $1 AND state = $2 AND desired_state = $3 AND recoverable = 1";
-        let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
-        self.compare_and_set(id, was, sql, args, vec![wanted.as_str().into(), token.into(), now_ms.into()]).await
-    }
-
-    /// Intent: stop.
-    pub async fn intend_stop(&self, id: SandboxId, was: Pair, force: bool, now_ms: i64) -> Result<bool, StoreError> {
-        let sql = "UPDATE sandboxes SET desired_state = 'stopped', force_stop = $4, updated_at = $5 \
-                   WHERE id = $1 AND state = $2 AND desired_state = $3";
-        let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
-        self.compare_and_set(id, was, sql, args, vec![force.into(), now_ms.into()]).await
-    }
-
-    /// Intent: be gone. The name becomes `new_name`, so that the old one is free at once.
-    pub async fn intend_destroy(&self, id: SandboxId, was: Pair, new_name: &str, now: i64) -> Result<bool, StoreError> {
-        let sql = "UPDATE sandboxes SET desired_state = 'destroyed', name = $4, updated_at = $5 \
-                   WHERE id = $1 AND state = $2 AND desired_state = $3";
-        let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
-        self.compare_and_set(id, was, sql, args, vec![new_name.into(), now.into()]).await
-    }
-
-    /// The driver's own write. A change of state counts as activity, so the idle clocks begin again.
-    pub async fn settle(&self, id: SandboxId, was: Pair, to: &Settled, now_ms: i64) -> Result<bool, StoreError> {
-        let sql = "UPDATE sandboxes SET state = $4, desired_state = $5, error_reason = $6, recoverable = $9, \
-                   daemon_version = COALESCE($7, daemon_version), \
-                   runner_id = CASE WHEN $4 = 'destroyed' THEN NULL ELSE runner_id END, \
-                   last_activity_at = CASE WHEN state = $4 THEN last_activity_at ELSE $8 END, updated_at = $8 \
-                   WHERE id = $1 AND state = $2 AND desired_state = $3";
-        let args = vec![id.to_string().into(), was.0.as_str().into(), was.1.as_str().into()];
-        let sets = vec![
-            to.state.as_str().into(),
-            to.desired.as_str().into(),
-            to.reason.clone().into(),
-            to.daemon_version.clone().into(),
-            now_ms.into(),
-            to.recoverable.into(),
-        ];
-        self.compare_and_set(id, was, sql, args, sets).await
-    }
-
-    async fn compare_and_set(
-        &self,
-        id: SandboxId,
-        was: Pair,
-        sql: &'static str,
-        mut args: Vec<crate::db::Arg>,
-        sets: Vec<crate::db::Arg>,
-    ) -> Result<bool, StoreError> {
-        args.extend(sets);
-        let written = self.db.execute(sql, args).await? > 0;
-        if written {
-            self.changes.tell(Changed { id, organization: None, was: Some(was) });
-        }
-        Ok(written)
-    }
-
     /// Replaces the whole map.
     pub async fn set_labels(
         &self,
@@ -241,6 +127,33 @@ impl Store {
         self.db.execute(sql, vec![id.to_string().into(), public.into(), now_ms.into()]).await.map(|_| ())
     }
 
+    /// When its time to live ends; `None` = never.
+    pub async fn set_auto_destroy(&self, id: SandboxId, at_ms: Option<i64>, now_ms: i64) -> Result<(), StoreError> {
+        let sql = "UPDATE sandboxes SET auto_destroy_at = $2, updated_at = $3 WHERE id = $1";
+        self.db.execute(sql, vec![id.to_string().into(), at_ms.into(), now_ms.into()]).await.map(|_| ())
+    }
+
+    /// Sandboxes forked from this one, the oldest first; at most `limit`.
+    pub async fn forks_of(&self, id: SandboxId, destroyed: bool, limit: i64) -> Result<Vec<SandboxRow>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM sandboxes WHERE parent_id = $1 AND ($2 = 1 OR state <> 'destroyed') ORDER BY created_at, id LIMIT $3"
+        );
+        let rows = self.db.fetch(sql, vec![id.to_string().into(), destroyed.into(), limit.into()]).await?;
+        rows.iter().map(sandbox_row).collect()
+    }
+
+    /// Sandboxes linked to this one that nobody deletes yet.
+    pub async fn followers_of(&self, id: SandboxId) -> Result<Vec<SandboxRow>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM sandboxes WHERE linked_id = $1 AND desired_state <> 'destroyed' ORDER BY created_at, id"
+        );
+        self.db.fetch(sql, vec![id.to_string().into()]).await?.iter().map(sandbox_row).collect()
+    }
+
     pub async fn set_interval(
         &self,
         id: SandboxId,
@@ -249,12 +162,67 @@ impl Store {
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let sql = match which {
+            Interval::Pause => "UPDATE sandboxes SET auto_pause = $2, updated_at = $3 WHERE id = $1",
             Interval::Stop => "UPDATE sandboxes SET auto_stop = $2, updated_at = $3 WHERE id = $1",
             Interval::Archive => "UPDATE sandboxes SET auto_archive = $2, updated_at = $3 WHERE id = $1",
             Interval::Delete => "UPDATE sandboxes SET auto_delete = $2, updated_at = $3 WHERE id = $1",
         };
         self.db.execute(sql, vec![id.to_string().into(), minutes.into(), now_ms.into()]).await.map(|_| ())
     }
+}
+
+pub(crate) async fn insert_in(tx: &mut Tx, s: &SandboxRow) -> Result<(), StoreError> {
+    let (sql, args) = insertion(s);
+    tx.execute(sql, args).await.map(|_| ())
+}
+
+fn insertion(s: &SandboxRow) -> (&'static str, Vec<Arg>) {
+    let sql = concat!(
+        "INSERT INTO sandboxes (",
+        columns!(),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+         $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35)"
+    );
+    let mut args: Vec<Arg> = vec![
+        s.id.to_string().into(),
+        s.organization_id.as_str().into(),
+        s.name.as_str().into(),
+        s.state.as_str().into(),
+        s.desired.as_str().into(),
+        s.snapshot.as_str().into(),
+        s.image.as_str().into(),
+        s.run_as.clone().into(),
+        s.shown_user.as_str().into(),
+        json_text(&s.entrypoint).into(),
+        json_text(&s.env).into(),
+        json_text(&s.labels).into(),
+        s.public.into(),
+        s.network_block_all.into(),
+        s.target.as_str().into(),
+        s.cpu.into(),
+        s.memory_gib.into(),
+        s.disk_gib.into(),
+        s.auto_stop_min.into(),
+        s.auto_archive_min.into(),
+        s.auto_delete_min.into(),
+        s.error_reason.clone().into(),
+        s.recoverable.into(),
+        s.auth_token.as_str().into(),
+        s.daemon_version.clone().into(),
+        s.runner_id.clone().into(),
+        s.force_stop.into(),
+        s.created_ms.into(),
+        s.updated_ms.into(),
+        s.activity_ms.into(),
+    ];
+    args.extend([
+        s.auto_pause_min.into(),
+        s.auto_destroy_ms.into(),
+        s.parent_id.map(|id| id.to_string()).into(),
+        s.linked_id.map(|id| id.to_string()).into(),
+        s.job.as_ref().map(json_text).into(),
+    ]);
+    (sql, args)
 }
 
 pub(crate) fn sandbox_row(row: &Row) -> Result<SandboxRow, StoreError> {
@@ -289,12 +257,21 @@ pub(crate) fn sandbox_row(row: &Row) -> Result<SandboxRow, StoreError> {
         created_ms: row.int(27)?,
         updated_ms: row.int(28)?,
         activity_ms: row.int(29)?,
+        auto_pause_min: row.int(30)?,
+        auto_destroy_ms: row.int_or_null(31)?,
+        parent_id: id_or_null(row, 32)?,
+        linked_id: id_or_null(row, 33)?,
+        job: row.text_or_null(34)?.map(|_| row.json(34)).transpose()?,
     })
 }
 
 pub(crate) fn id_of(row: &Row, column: usize) -> Result<SandboxId, StoreError> {
     let text = row.text(column)?;
     text.parse().map_err(|_| StoreError::Unreadable { what: format!("sandbox id {text:?}") })
+}
+
+fn id_or_null(row: &Row, column: usize) -> Result<Option<SandboxId>, StoreError> {
+    row.text_or_null(column)?.map(|_| id_of(row, column)).transpose()
 }
 
 pub(crate) fn state_of(row: &Row, column: usize) -> Result<SandboxState, StoreError> {

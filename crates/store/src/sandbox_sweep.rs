@@ -10,6 +10,29 @@ use infield_api::SandboxId;
 /// A live row, as far as reconciliation needs it.
 pub type Known = (SandboxId, Pair);
 
+/// What time wants of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Running without activity for its auto-stop interval.
+    Stop,
+    /// The same for its auto-pause interval.
+    Pause,
+    /// Stopped for its auto-archive interval.
+    Archive,
+    /// Stopped for its auto-delete interval.
+    Delete,
+    /// Its time to live is over, whatever it is doing.
+    EndOfLife,
+    /// The sandbox it is linked to is gone or going.
+    FollowLink,
+}
+
+macro_rules! due {
+    ($condition:literal) => {
+        concat!("SELECT ", columns!(), " FROM sandboxes WHERE ", $condition, " ORDER BY last_activity_at, id LIMIT $2")
+    };
+}
+
 /// Rows one sweep takes at most; the rest waits for the next.
 const SWEEP_ROWS_MAX: i64 = 500;
 
@@ -33,26 +56,31 @@ impl Store {
         self.db.fetch(sql, vec![]).await?.iter().map(|row| id_of(row, 0)).collect()
     }
 
-    /// Running sandboxes without activity for their auto-stop interval.
-    pub async fn idle_sandboxes(&self, now_ms: i64) -> Result<Vec<SandboxRow>, StoreError> {
-        let sql = concat!(
-            "SELECT ",
-            columns!(),
-            " FROM sandboxes WHERE state = 'started' AND desired_state = 'started' AND auto_stop > 0 \
-             AND last_activity_at + auto_stop * 60000 <= $1 ORDER BY last_activity_at LIMIT $2"
-        );
-        let rows = self.db.fetch(sql, vec![now_ms.into(), SWEEP_ROWS_MAX.into()]).await?;
-        rows.iter().map(sandbox_row).collect()
-    }
-
-    /// Stopped sandboxes whose auto-delete interval has passed.
-    pub async fn expired_sandboxes(&self, now_ms: i64) -> Result<Vec<SandboxRow>, StoreError> {
-        let sql = concat!(
-            "SELECT ",
-            columns!(),
-            " FROM sandboxes WHERE state = 'stopped' AND desired_state = 'stopped' AND auto_delete >= 0 \
-             AND last_activity_at + auto_delete * 60000 <= $1 ORDER BY last_activity_at LIMIT $2"
-        );
+    /// Sandboxes whose clock has run out, the longest ago first.
+    pub async fn due_sandboxes(&self, wish: Wish, now_ms: i64) -> Result<Vec<SandboxRow>, StoreError> {
+        let sql = match wish {
+            Wish::Stop => due!(
+                "state = 'started' AND desired_state = 'started' AND auto_stop > 0 \
+                 AND last_activity_at + auto_stop * 60000 <= $1"
+            ),
+            Wish::Pause => due!(
+                "state = 'started' AND desired_state = 'started' AND auto_pause > 0 \
+                 AND last_activity_at + auto_pause * 60000 <= $1"
+            ),
+            Wish::Archive => due!(
+                "state = 'stopped' AND desired_state = 'stopped' AND auto_delete <> 0 \
+                 AND last_activity_at + auto_archive * 60000 <= $1"
+            ),
+            Wish::Delete => due!(
+                "state = 'stopped' AND desired_state = 'stopped' AND auto_delete >= 0 \
+                 AND last_activity_at + auto_delete * 60000 <= $1"
+            ),
+            Wish::EndOfLife => due!("desired_state <> 'destroyed' AND auto_destroy_at <= $1"),
+            Wish::FollowLink => due!(
+                "desired_state <> 'destroyed' AND linked_id IS NOT NULL AND created_at <= $1 AND NOT EXISTS \
+                 (SELECT 1 FROM sandboxes t WHERE t.id = sandboxes.linked_id AND t.desired_state <> 'destroyed')"
+            ),
+        };
         let rows = self.db.fetch(sql, vec![now_ms.into(), SWEEP_ROWS_MAX.into()]).await?;
         rows.iter().map(sandbox_row).collect()
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     Store, StoreError,
-    db::{Row, json_text},
+    db::{Arg, Row, Tx, json_text},
 };
 use infield_api::state::SnapshotState;
 use sqlx::AssertSqlSafe;
@@ -31,6 +31,8 @@ pub struct SnapshotRow {
     pub last_used_ms: Option<i64>,
     pub created_ms: i64,
     pub updated_ms: i64,
+    /// The sandbox it was made from.
+    pub source_sandbox_id: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,37 +59,14 @@ pub struct SnapshotPage {
 macro_rules! columns {
     () => {
         "id, organization_id, name, general, image_name, state, size_bytes, entrypoint, cpu, memory_gib, disk_gib, \
-         error_reason, image, image_user, last_used_at, created_at, updated_at"
+         error_reason, image, image_user, last_used_at, created_at, updated_at, source_sandbox_id"
     };
 }
 
 impl Store {
     /// `NameTaken` when the organization has a snapshot by this name.
     pub async fn insert_snapshot(&self, s: &SnapshotRow) -> Result<(), StoreError> {
-        let sql = concat!(
-            "INSERT INTO snapshots (",
-            columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
-        );
-        let args = vec![
-            s.id.as_str().into(),
-            s.organization_id.as_str().into(),
-            s.name.as_str().into(),
-            s.general.into(),
-            s.image_name.as_str().into(),
-            s.state.as_str().into(),
-            s.size_bytes.into(),
-            s.entrypoint.as_ref().map(json_text).into(),
-            s.cpu.into(),
-            s.memory_gib.into(),
-            s.disk_gib.into(),
-            s.error_reason.clone().into(),
-            s.image.clone().into(),
-            s.image_user.clone().into(),
-            s.last_used_ms.into(),
-            s.created_ms.into(),
-            s.updated_ms.into(),
-        ];
+        let (sql, args) = insertion(s);
         self.db.execute(sql, args).await.map(|_| ())
     }
 
@@ -176,6 +155,21 @@ impl Store {
         self.db.fetch(sql, vec![image.into()]).await?.iter().map(snapshot_row).collect()
     }
 
+    pub async fn snapshot(&self, id: &str) -> Result<Option<SnapshotRow>, StoreError> {
+        let sql = concat!("SELECT ", columns!(), " FROM snapshots WHERE id = $1");
+        self.db.fetch(sql, vec![id.into()]).await?.first().map(snapshot_row).transpose()
+    }
+
+    /// Every snapshot that is being made from this reference.
+    pub async fn snapshots_made_of(&self, reference: &str) -> Result<Vec<SnapshotRow>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM snapshots WHERE image_name = $1 AND state IN ('pending', 'pulling', 'snapshotting', 'building')"
+        );
+        self.db.fetch(sql, vec![reference.into()]).await?.iter().map(snapshot_row).collect()
+    }
+
     pub async fn delete_snapshot(&self, id: &str) -> Result<bool, StoreError> {
         Ok(self.db.execute("DELETE FROM snapshots WHERE id = $1", vec![id.into()]).await? > 0)
     }
@@ -184,6 +178,40 @@ impl Store {
         let sql = "UPDATE snapshots SET last_used_at = $2 WHERE id = $1";
         self.db.execute(sql, vec![id.into(), now_ms.into()]).await.map(|_| ())
     }
+}
+
+pub(crate) async fn insert_in(tx: &mut Tx, s: &SnapshotRow) -> Result<(), StoreError> {
+    let (sql, args) = insertion(s);
+    tx.execute(sql, args).await.map(|_| ())
+}
+
+fn insertion(s: &SnapshotRow) -> (&'static str, Vec<Arg>) {
+    let sql = concat!(
+        "INSERT INTO snapshots (",
+        columns!(),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
+    );
+    let args: Vec<Arg> = vec![
+        s.id.as_str().into(),
+        s.organization_id.as_str().into(),
+        s.name.as_str().into(),
+        s.general.into(),
+        s.image_name.as_str().into(),
+        s.state.as_str().into(),
+        s.size_bytes.into(),
+        s.entrypoint.as_ref().map(json_text).into(),
+        s.cpu.into(),
+        s.memory_gib.into(),
+        s.disk_gib.into(),
+        s.error_reason.clone().into(),
+        s.image.clone().into(),
+        s.image_user.clone().into(),
+        s.last_used_ms.into(),
+        s.created_ms.into(),
+        s.updated_ms.into(),
+        s.source_sandbox_id.clone().into(),
+    ];
+    (sql, args)
 }
 
 fn snapshot_row(row: &Row) -> Result<SnapshotRow, StoreError> {
@@ -207,5 +235,6 @@ fn snapshot_row(row: &Row) -> Result<SnapshotRow, StoreError> {
         last_used_ms: row.int_or_null(14)?,
         created_ms: row.int(15)?,
         updated_ms: row.int(16)?,
+        source_sandbox_id: row.text_or_null(17)?,
     })
 }

@@ -10,7 +10,9 @@ mod operations;
 pub mod organization;
 pub mod preview;
 pub mod sandbox;
+pub mod sandbox_fork;
 pub mod sandbox_list;
+pub mod sandbox_reshape;
 pub mod sandbox_settings;
 pub mod signing_key;
 pub mod snapshot;
@@ -75,6 +77,7 @@ fn accounts() -> Router<App> {
         // Not built; without a line of its own a parameter would catch it.
         .route("/organizations/invitations", any(operations::unknown))
         .route("/organizations/{organization}", get(organization::get))
+        .route("/organizations/{organization}/usage", get(organization::usage))
         .route("/regions", get(organization::regions))
         .route("/api-keys", get(api_key::list).post(api_key::create))
         .route("/api-keys/current", get(api_key::current))
@@ -91,12 +94,21 @@ fn sandboxes() -> Router<App> {
         .route("/sandbox/{sandbox}/start", post(sandbox::start))
         .route("/sandbox/{sandbox}/stop", post(sandbox::stop))
         .route("/sandbox/{sandbox}/recover", post(sandbox::recover))
-        .route("/sandbox/{sandbox}/pause", post(sandbox::pause))
-        .route("/sandbox/{sandbox}/fork", post(sandbox::fork))
+        .route("/sandbox/{sandbox}/pause", post(sandbox_reshape::pause))
+        .route("/sandbox/{sandbox}/archive", post(sandbox_reshape::archive))
+        .route("/sandbox/{sandbox}/backup", post(sandbox_reshape::backup))
+        .route("/sandbox/{sandbox}/resize", post(sandbox_reshape::resize))
+        .route("/sandbox/{sandbox}/snapshot", post(sandbox_reshape::snapshot))
+        .route("/sandbox/{sandbox}/fork", post(sandbox_fork::fork))
+        .route("/sandbox/{sandbox}/forks", get(sandbox_fork::forks))
+        .route("/sandbox/{sandbox}/parent", get(sandbox_fork::parent))
+        .route("/sandbox/{sandbox}/ancestors", get(sandbox_fork::ancestors))
         .route("/sandbox/{sandbox}/toolbox-proxy-url", get(sandbox::toolbox_proxy_url))
         .route("/sandbox/{sandbox}/labels", put(sandbox_settings::labels))
         .route("/sandbox/{sandbox}/public/{public}", post(sandbox_settings::public))
         .route("/sandbox/{sandbox}/autostop/{minutes}", post(sandbox_settings::auto_stop))
+        .route("/sandbox/{sandbox}/autopause/{minutes}", post(sandbox_settings::auto_pause))
+        .route("/sandbox/{sandbox}/ttl/{minutes}", post(sandbox_settings::ttl))
         .route("/sandbox/{sandbox}/autoarchive/{minutes}", post(sandbox_settings::auto_archive))
         .route("/sandbox/{sandbox}/autodelete/{minutes}", post(sandbox_settings::auto_delete))
         .route("/sandbox/{sandbox}/last-activity", post(sandbox_settings::last_activity))

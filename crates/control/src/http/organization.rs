@@ -12,11 +12,14 @@ use axum::{
 };
 use infield_api::{
     error::ErrorBody,
-    organization::{Organization, Region},
+    organization::{Organization, OrganizationUsageOverview, Region, RegionUsageOverview},
+    sandbox::SandboxClass,
 };
 use infield_store::OrganizationRow;
 
 const SNAPSHOT_DEACTIVATION_MIN: u32 = 20_160;
+/// No organization has quotas here.
+const NO_QUOTA: i64 = 0;
 const SUSPENSION_GRACE_HOURS: u32 = 24;
 
 /// The organizations this key can act in.
@@ -43,6 +46,48 @@ pub async fn get(
     let rows = app.store.organizations_of(&caller.key.user_id).await?;
     let row = rows.into_iter().find(|row| row.id == organization);
     row.map(|row| Json(shown(&app, row))).ok_or_else(|| ApiError::forbidden("Not a member of this organization"))
+}
+
+/// What the organization's sandboxes hold now. There are no quotas here: 0 means no limit.
+#[utoipa::path(get, path = "/organizations/{organizationId}/usage", operation_id = "getOrganizationUsageOverview",
+    tag = "organizations", params(("organizationId" = String, Path)),
+    responses((status = 200, body = OrganizationUsageOverview), (status = 403, body = ErrorBody)))]
+pub async fn usage(
+    State(app): State<App>,
+    caller: Caller,
+    Path(organization): Path<String>,
+) -> ApiResult<Json<OrganizationUsageOverview>> {
+    if organization != caller.organization() {
+        return Err(ApiError::forbidden("The API key belongs to another organization"));
+    }
+    let now = app.store.usage_now(&organization).await?;
+    let limits = app.config.limits;
+    let region = RegionUsageOverview {
+        region_id: REGION.to_owned(),
+        sandbox_class: SandboxClass::Container,
+        total_cpu_quota: NO_QUOTA,
+        current_cpu_usage: now.cpu,
+        total_memory_quota: NO_QUOTA,
+        current_memory_usage: now.memory_gib,
+        total_disk_quota: NO_QUOTA,
+        current_disk_usage: now.disk_gib,
+        total_gpu_quota: NO_QUOTA,
+        current_gpu_usage: 0,
+        max_cpu_per_sandbox: Some(limits.cpu.into()),
+        max_memory_per_sandbox: Some(limits.memory_gib.into()),
+        max_disk_per_sandbox: Some(limits.disk_gib.into()),
+        max_disk_per_non_ephemeral_sandbox: None,
+        max_cpu_per_gpu: None,
+        max_memory_per_gpu: None,
+        max_disk_per_gpu: None,
+    };
+    Ok(Json(OrganizationUsageOverview {
+        region_usage: vec![region],
+        total_snapshot_quota: NO_QUOTA,
+        current_snapshot_usage: now.snapshots,
+        total_volume_quota: NO_QUOTA,
+        current_volume_usage: 0,
+    }))
 }
 
 /// The regions sandboxes can be made in.

@@ -8,10 +8,7 @@ use crate::{
     app::App,
     auth::Caller,
     error::ApiResult,
-    lifecycle::{
-        commands::{self, Created},
-        rules,
-    },
+    lifecycle::commands::{self, Created},
 };
 use axum::{
     Json,
@@ -125,20 +122,6 @@ pub async fn stop(
     let force = query.flag("force")?.unwrap_or(false);
     let row = commands::stop(&app, &caller, &sandbox, force).await?;
     Ok(Json(view::sandbox(row, &base)))
-}
-
-/// Always refused: containers cannot be paused by contract. (Not in the OpenAPI: nothing here can succeed yet.)
-pub async fn pause(State(app): State<App>, caller: Caller, Path(sandbox): Path<String>) -> ApiResult<Json<Sandbox>> {
-    caller.need(Permission::WriteSandboxes)?;
-    commands::find(&app, &caller, &sandbox).await?;
-    Err(rules::wrong_class("pause"))
-}
-
-/// Always refused: containers cannot be forked by contract.
-pub async fn fork(State(app): State<App>, caller: Caller, Path(sandbox): Path<String>) -> ApiResult<Json<Sandbox>> {
-    caller.need(Permission::WriteSandboxes)?;
-    commands::find(&app, &caller, &sandbox).await?;
-    Err(rules::wrong_class("fork"))
 }
 
 /// Base URL of the sandbox's toolbox.

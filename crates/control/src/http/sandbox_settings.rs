@@ -73,8 +73,50 @@ pub async fn auto_stop(
     Path((sandbox, minutes)): Path<(String, String)>,
 ) -> ApiResult<Json<Sandbox>> {
     let minutes = create::auto_stop(path_int("interval", &minutes)?)?;
+    let row = commands::find(&app, &caller, &sandbox).await?;
+    create::check_pause(row.auto_pause_min, minutes, -1)?;
     let row = set_interval(&app, &caller, &sandbox, Interval::Stop, minutes).await?;
     Ok(Json(view::sandbox(SandboxRow { auto_stop_min: minutes, ..row }, &base)))
+}
+
+/// Minutes without activity until the sandbox is paused; 0 = never.
+#[utoipa::path(post, path = "/sandbox/{sandboxIdOrName}/autopause/{interval}", operation_id = "setAutoPauseInterval",
+    tag = "sandbox", params(("sandboxIdOrName" = String, Path), ("interval" = i64, Path)),
+    responses((status = 200, body = Sandbox), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub async fn auto_pause(
+    State(app): State<App>,
+    caller: Caller,
+    base: BaseUrl,
+    Path((sandbox, minutes)): Path<(String, String)>,
+) -> ApiResult<Json<Sandbox>> {
+    let minutes = create::auto_pause(path_int("interval", &minutes)?)?;
+    let row = commands::find(&app, &caller, &sandbox).await?;
+    create::check_pause(minutes, row.auto_stop_min, row.auto_delete_min)?;
+    let row = set_interval(&app, &caller, &sandbox, Interval::Pause, minutes).await?;
+    Ok(Json(view::sandbox(SandboxRow { auto_pause_min: minutes, ..row }, &base)))
+}
+
+/// Minutes from now until the sandbox is deleted, whatever it is doing then; 0 = never.
+#[utoipa::path(post, path = "/sandbox/{sandboxIdOrName}/ttl/{ttlMinutes}", operation_id = "setTtl", tag = "sandbox",
+    params(("sandboxIdOrName" = String, Path), ("ttlMinutes" = i64, Path)),
+    responses((status = 200, body = Sandbox), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub async fn ttl(
+    State(app): State<App>,
+    caller: Caller,
+    base: BaseUrl,
+    Path((sandbox, minutes)): Path<(String, String)>,
+) -> ApiResult<Json<Sandbox>> {
+    caller.need(Permission::WriteSandboxes)?;
+    let minutes = path_int("ttlMinutes", &minutes)?;
+    if minutes < 0 {
+        return Err(ApiError::bad_request("ttlMinutes must not be negative"));
+    }
+    let row = commands::find(&app, &caller, &sandbox).await?;
+    let now = now_ms();
+    let auto_destroy_ms = create::end_of_life(minutes, now);
+    app.store.set_auto_destroy(row.id, auto_destroy_ms, now).await?;
+    app.sandboxes.forget(row.id);
+    Ok(Json(view::sandbox(SandboxRow { auto_destroy_ms, updated_ms: now, ..row }, &base)))
 }
 
 /// Minutes stopped until the sandbox is archived; 0 = the maximum.

@@ -164,6 +164,7 @@ fn new_row(app: &App, caller: &Caller, body: CreateSnapshot) -> ApiResult<Snapsh
         last_used_ms: None,
         created_ms: now,
         updated_ms: now,
+        source_sandbox_id: None,
     })
 }
 

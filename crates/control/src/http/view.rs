@@ -45,10 +45,10 @@ pub fn sandbox(row: SandboxRow, base: &BaseUrl) -> Sandbox {
         backup_state: NO_BACKUP.to_owned(),
         backup_created_at: None,
         auto_stop_interval: row.auto_stop_min,
-        auto_pause_interval: 0,
+        auto_pause_interval: row.auto_pause_min,
         auto_archive_interval: row.auto_archive_min,
         auto_delete_interval: row.auto_delete_min,
-        auto_destroy_at: None,
+        auto_destroy_at: row.auto_destroy_ms.map(iso),
         queue_timeout: None,
         volumes: Vec::new(),
         build_info: None,
@@ -58,7 +58,7 @@ pub fn sandbox(row: SandboxRow, base: &BaseUrl) -> Sandbox {
         sandbox_class: SandboxClass::Container,
         daemon_version: row.daemon_version,
         runner_id: row.runner_id,
-        linked_sandbox_id: None,
+        linked_sandbox_id: row.linked_id.map(|id| id.to_string()),
         toolbox_proxy_url: base.toolbox(),
     }
 }
@@ -89,9 +89,10 @@ pub fn sandbox_item(row: SandboxRow, base: &BaseUrl) -> SandboxListItem {
         labels: row.labels,
         backup_state: NO_BACKUP.to_owned(),
         auto_stop_interval: row.auto_stop_min,
-        auto_pause_interval: 0,
+        auto_pause_interval: row.auto_pause_min,
         auto_archive_interval: row.auto_archive_min,
         auto_delete_interval: row.auto_delete_min,
+        auto_destroy_at: row.auto_destroy_ms.map(iso),
         created_at: iso(row.created_ms),
         updated_at: iso(row.updated_ms),
         last_activity_at: iso(row.activity_ms),
@@ -121,7 +122,7 @@ pub fn snapshot(row: SnapshotRow) -> SnapshotDto {
         build_info: None,
         region_ids: vec![crate::app::REGION.to_owned()],
         reference: row.image,
-        source_sandbox_id: None,
+        source_sandbox_id: row.source_sandbox_id,
         sandbox_class: SandboxClass::Container,
     }
 }

@@ -20,11 +20,13 @@ use infield_api::{
     sandbox::CreateSandbox,
     state::{DesiredState, SandboxState},
 };
-use infield_store::{SandboxRow, StoreError};
+use infield_store::{Change, SandboxRow, StoreError, allowed};
 use std::time::{Duration, Instant};
 
 /// How long create and start hold their answer for `started`.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Forks that are told of at most.
+pub const FORKS_SHOWN_MAX: i64 = 100;
 
 /// A sandbox, and where the time went.
 pub struct Created {
@@ -58,29 +60,42 @@ pub async fn create(app: &App, caller: &Caller, body: CreateSandbox) -> ApiResul
 
 pub async fn start(app: &App, caller: &Caller, id_or_name: &str) -> ApiResult<SandboxRow> {
     let row = find(app, caller, id_or_name).await?;
-    let pair = (row.state, row.desired);
-    if rules::start(pair)? == Accepted::Nothing {
+    if rules::start((row.state, row.desired))? == Accepted::Nothing {
         return Ok(row);
     }
-    if !app.store.intend_start(row.id, pair, &secret::auth_token(), now_ms()).await? {
-        return Err(rules::busy());
+    let token = Some(secret::auth_token());
+    match (row.state, row.desired) {
+        (SandboxState::Paused, _) => {
+            let (row, waiting) = changed(app, row, Change::to(SandboxState::Resuming, DesiredState::Started)).await?;
+            settled(app, row.id, waiting).await
+        }
+        // What comes out of the archive may take long; nobody waits for it.
+        (SandboxState::Archived, _) => {
+            let to = Change::to(SandboxState::Restoring, DesiredState::Started);
+            let to = Change { auth_token: token, runner_id: Some(app.runner_id().await?), ..to };
+            Ok(changed(app, row, to).await?.0)
+        }
+        (SandboxState::Archiving, _) => {
+            let to = Change::to(SandboxState::Archiving, DesiredState::Started);
+            Ok(changed(app, row, Change { auth_token: token, ..to }).await?.0)
+        }
+        _ => {
+            let to = Change::to(SandboxState::Stopped, DesiredState::Started);
+            let (row, waiting) = changed(app, row, Change { auth_token: token, ..to }).await?;
+            Ok(brought_up(app, row.id, waiting).await?.0)
+        }
     }
-    app.sandboxes.forget(row.id);
-    let waiting = app.driver.wake(row.id, None, Look::No);
-    Ok(brought_up(app, row.id, waiting).await?.0)
 }
 
-/// Tries again a failed sandbox whose files are kept; with `skip_start` it is left stopped.
+/// Tries again a failed sandbox whose files are kept; with `skip_start` it is left stopped. What is known of it is that its
+/// files are there, so it counts as stopped.
 pub async fn recover(app: &App, caller: &Caller, id_or_name: &str, skip_start: bool) -> ApiResult<SandboxRow> {
     let row = find(app, caller, id_or_name).await?;
-    let pair = (row.state, row.desired);
-    rules::recover(pair, row.recoverable)?;
+    rules::recover((row.state, row.desired), row.recoverable)?;
     let wanted = if skip_start { DesiredState::Stopped } else { DesiredState::Started };
-    if !app.store.intend_recover(row.id, pair, wanted, &secret::auth_token(), now_ms()).await? {
-        return Err(rules::busy());
-    }
-    app.sandboxes.forget(row.id);
-    let waiting = app.driver.wake(row.id, None, Look::No);
+    let to = Change { auth_token: Some(secret::auth_token()), ..Change::to(SandboxState::Stopped, wanted) };
+    let to = Change { runner_id: Some(app.runner_id().await?), ..to };
+    let (row, waiting) = changed(app, row, to).await?;
     Ok(brought_up(app, row.id, waiting).await?.0)
 }
 
@@ -95,6 +110,10 @@ pub async fn stop(app: &App, caller: &Caller, id_or_name: &str, force: bool) -> 
 pub async fn delete(app: &App, caller: &Caller, id_or_name: &str) -> ApiResult<SandboxRow> {
     let row = find(app, caller, id_or_name).await?;
     rules::delete((row.state, row.desired))?;
+    let forks = app.store.forks_of(row.id, false, FORKS_SHOWN_MAX).await?;
+    if forks.iter().any(|fork| fork.desired != DesiredState::Destroyed) {
+        return Err(ApiError::bad_request("Sandbox has forks (GET .../forks); delete them before it"));
+    }
     intend_destroy(app, row).await?.ok_or_else(rules::busy)
 }
 
@@ -103,27 +122,59 @@ pub async fn intend_stop(app: &App, row: SandboxRow, force: bool) -> ApiResult<O
     if row.auto_delete_min == 0 {
         return intend_destroy(app, row).await;
     }
-    let now = now_ms();
-    if !app.store.intend_stop(row.id, (row.state, row.desired), force, now).await? {
+    // What is paused is shown as stopping only if it is stored so.
+    let state = if row.state == SandboxState::Paused { SandboxState::Stopping } else { row.state };
+    let to = Change { force_stop: Some(force), ..Change::to(state, DesiredState::Stopped) };
+    Ok(try_change(app, row, to).await?.map(|(row, _)| row))
+}
+
+/// Gives the name free and wants the sandbox gone, and those linked to it with it. `None` when it cannot be now, or somebody
+/// else was quicker.
+pub async fn intend_destroy(app: &App, row: SandboxRow) -> ApiResult<Option<SandboxRow>> {
+    if !allowed((row.state, DesiredState::Destroyed)) {
         return Ok(None);
     }
-    app.sandboxes.forget(row.id);
-    let row = SandboxRow { desired: DesiredState::Stopped, force_stop: force, updated_ms: now, ..row };
-    app.driver.wake(row.id, Some(row.clone()), Look::No);
+    let name = format!("DESTROYED_{}_{}", row.name, now_ms());
+    let to =
+        Change { name: Some(name), reason: row.error_reason.clone(), ..Change::to(row.state, DesiredState::Destroyed) };
+    let Some((row, _)) = try_change(app, row, to).await? else { return Ok(None) };
+    // A follower that cannot go now is taken by the janitor. (Links are one deep.)
+    for follower in app.store.followers_of(row.id).await? {
+        if rules::delete((follower.state, follower.desired)).is_ok() {
+            Box::pin(intend_destroy(app, follower)).await?;
+        }
+    }
     Ok(Some(row))
 }
 
-/// Gives the name free and wants the sandbox gone. `None` when somebody else was quicker.
-pub async fn intend_destroy(app: &App, row: SandboxRow) -> ApiResult<Option<SandboxRow>> {
+/// Writes what is wanted and wakes the sandbox's task; 409 when somebody else was quicker.
+pub(super) async fn changed(app: &App, row: SandboxRow, to: Change) -> ApiResult<(SandboxRow, Waiting)> {
+    try_change(app, row, to).await?.ok_or_else(rules::busy)
+}
+
+pub(super) async fn try_change(app: &App, row: SandboxRow, to: Change) -> ApiResult<Option<(SandboxRow, Waiting)>> {
     let now = now_ms();
-    let name = format!("DESTROYED_{}_{now}", row.name);
-    if !app.store.intend_destroy(row.id, (row.state, row.desired), &name, now).await? {
+    if !app.store.change(row.id, (row.state, row.desired), &to, now).await? {
         return Ok(None);
     }
     app.sandboxes.forget(row.id);
-    let row = SandboxRow { desired: DesiredState::Destroyed, name, updated_ms: now, ..row };
-    app.driver.wake(row.id, Some(row.clone()), Look::No);
-    Ok(Some(row))
+    let row = to.applied(row, now);
+    let waiting = app.driver.wake(row.id, Some(row.clone()), Look::No);
+    Ok(Some((row, waiting)))
+}
+
+/// Waits until the sandbox rests, at most as long as a start is waited for. A verb that failed is the caller's error.
+pub(super) async fn settled(app: &App, id: SandboxId, mut waiting: Waiting) -> ApiResult<SandboxRow> {
+    let done = async { waiting.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) };
+    match tokio::time::timeout(ANSWER_WITHIN, done).await {
+        Ok(Some(Outcome { failed: Some(error), .. })) => Err(error.into()),
+        Ok(Some(Outcome { row: Some(row), .. })) => Ok(row),
+        _ => app.store.sandbox(id).await?.ok_or_else(|| absent(id)),
+    }
+}
+
+pub(super) fn absent(id: SandboxId) -> ApiError {
+    ApiError::not_found(format!("Sandbox with ID or name {id} not found"))
 }
 
 /// Waits for `started`; a failure within that time is the caller's 400 (503 when the runner could not be reached, 500 when
@@ -132,11 +183,11 @@ async fn brought_up(app: &App, id: SandboxId, mut waiting: Waiting) -> ApiResult
     let done = async { waiting.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) };
     let Ok(Some(Outcome { row: Some(row), failed, took })) = tokio::time::timeout(ANSWER_WITHIN, done).await else {
         let row = app.store.sandbox(id).await?;
-        let row = row.ok_or_else(|| ApiError::not_found(format!("Sandbox with ID or name {id} not found")))?;
+        let row = row.ok_or_else(|| absent(id))?;
         return Ok((row, Took::default()));
     };
     if matches!(row.state, SandboxState::Error | SandboxState::BuildFailed) {
-        let status = match failed {
+        let status = match failed.map(|error| error.kind) {
             Some(RunnerErrorKind::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
             Some(RunnerErrorKind::Internal) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,

@@ -1,10 +1,11 @@
 //! From what a caller asks for to a row: every check of the contract, in its order. Nothing is ignored silently that
 //! would make a sandbox less contained, or longer lived, than was asked.
 
+use super::commands;
 use crate::{
     app::{App, REGION},
     auth::Caller,
-    clock::now_ms,
+    clock::{MINUTE_MS, now_ms},
     error::{ApiError, ApiResult},
     names, secret, snapshots,
 };
@@ -35,23 +36,45 @@ pub async fn row_for(app: &App, caller: &Caller, body: CreateSandbox) -> ApiResu
     }
     let snapshot = snapshots::for_create(app, caller.organization(), body.snapshot.as_deref()).await?;
     check_unsupported(&body)?;
-    let stop = body.auto_stop_interval.unwrap_or(AUTO_STOP_DEFAULT_MIN);
+    let pauses = body.auto_pause_interval.is_some_and(|minutes| minutes != 0);
+    let stop = body.auto_stop_interval.unwrap_or(if pauses { 0 } else { AUTO_STOP_DEFAULT_MIN });
     let intervals = Intervals {
         stop: auto_stop(stop)?,
+        pause: auto_pause(body.auto_pause_interval.unwrap_or(0))?,
         archive: auto_archive(body.auto_archive_interval.unwrap_or(AUTO_ARCHIVE_DEFAULT_MIN))?,
         delete: auto_delete(body.auto_delete_interval.unwrap_or(AUTO_DELETE_NEVER)),
     };
-    Ok(new_row(caller, body, &snapshot, intervals))
+    check_pause(intervals.pause, intervals.stop, intervals.delete)?;
+    let linked = linked(app, caller, &body, intervals.delete).await?;
+    Ok(SandboxRow { linked_id: linked, ..new_row(caller, body, &snapshot, intervals) })
 }
 
 struct Intervals {
     stop: i64,
+    pause: i64,
     archive: i64,
     delete: i64,
 }
 
+/// The sandbox this one is to live and die with.
+async fn linked(app: &App, caller: &Caller, body: &CreateSandbox, auto_delete: i64) -> ApiResult<Option<SandboxId>> {
+    let Some(target) = body.linked_sandbox.as_deref().map(str::trim).filter(|t| !t.is_empty()) else { return Ok(None) };
+    if auto_delete != 0 {
+        return Err(ApiError::bad_request("A linked sandbox must be ephemeral: give autoDeleteInterval 0"));
+    }
+    let target = commands::find(app, caller, target).await?;
+    if target.linked_id.is_some() {
+        return Err(ApiError::bad_request("Cannot link to a sandbox that is itself linked"));
+    }
+    let settled = [(SandboxState::Started, DesiredState::Started), (SandboxState::Stopped, DesiredState::Stopped)];
+    if !settled.contains(&(target.state, target.desired)) {
+        return Err(ApiError::bad_request("Can only link to a started or stopped sandbox"));
+    }
+    Ok(Some(target.id))
+}
+
 fn new_row(caller: &Caller, body: CreateSandbox, snapshot: &SnapshotRow, intervals: Intervals) -> SandboxRow {
-    let id = SandboxId::random();
+    let id = crate::simulation::sandbox_id();
     let now = now_ms();
     let given = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
     let run_as = given(body.user);
@@ -87,6 +110,11 @@ fn new_row(caller: &Caller, body: CreateSandbox, snapshot: &SnapshotRow, interva
         created_ms: now,
         updated_ms: now,
         activity_ms: now,
+        auto_pause_min: intervals.pause,
+        auto_destroy_ms: body.ttl_minutes.and_then(|minutes| end_of_life(minutes, now)),
+        parent_id: None,
+        linked_id: None,
+        job: None,
     }
 }
 
@@ -160,9 +188,6 @@ fn check_unsupported(body: &CreateSandbox) -> ApiResult<()> {
     if body.spot == Some(true) {
         return Err(ApiError::bad_request("spot needs a GPU"));
     }
-    if body.auto_pause_interval.is_some_and(|minutes| minutes != 0) {
-        return Err(ApiError::bad_request("autoPauseInterval is only for sandboxes of class linux-vm or windows"));
-    }
     if body.queue_timeout.is_some_and(|minutes| minutes <= 0) {
         return Err(ApiError::bad_request("queueTimeout must be a positive number of minutes"));
     }
@@ -171,9 +196,6 @@ fn check_unsupported(body: &CreateSandbox) -> ApiResult<()> {
     }
     if body.secrets.as_ref().is_some_and(|secrets| !secrets.is_empty()) {
         return Err(ApiError::not_built("Attaching secrets"));
-    }
-    if some(&body.linked_sandbox) {
-        return Err(ApiError::not_built("Linking sandboxes (linkedSandbox)"));
     }
     if some(&body.network_allow_list) || some(&body.domain_allow_list) {
         return Err(ApiError::not_built("Limiting egress to a list (use networkBlockAll meanwhile)"));
@@ -184,11 +206,10 @@ fn check_unsupported(body: &CreateSandbox) -> ApiResult<()> {
     if some(&body.otel_endpoint_override) {
         return Err(ApiError::not_built("Choosing a telemetry endpoint (otelEndpointOverride)"));
     }
-    match body.ttl_minutes {
-        Some(minutes) if minutes < 0 => Err(ApiError::bad_request("ttlMinutes must not be negative")),
-        Some(minutes) if minutes > 0 => Err(ApiError::not_built("A time to live (ttlMinutes)")),
-        _ => Ok(()),
+    if body.ttl_minutes.is_some_and(|minutes| minutes < 0) {
+        return Err(ApiError::bad_request("ttlMinutes must not be negative"));
     }
+    Ok(())
 }
 
 /// 0 = never.
@@ -197,6 +218,33 @@ pub fn auto_stop(minutes: i64) -> ApiResult<i64> {
         return Err(ApiError::bad_request("Auto-stop interval must be 0 or more minutes"));
     }
     Ok(minutes.min(INTERVAL_MAX_MIN))
+}
+
+/// 0 = never.
+pub fn auto_pause(minutes: i64) -> ApiResult<i64> {
+    if minutes < 0 {
+        return Err(ApiError::bad_request("Auto-pause interval must be 0 or more minutes"));
+    }
+    Ok(minutes.min(INTERVAL_MAX_MIN))
+}
+
+/// An idle sandbox either pauses or stops, and an ephemeral one is deleted when it does.
+pub fn check_pause(pause: i64, stop: i64, delete: i64) -> ApiResult<()> {
+    match (pause, stop, delete) {
+        (0, _, _) => Ok(()),
+        (_, _, 0) => {
+            Err(ApiError::bad_request("An ephemeral sandbox (autoDeleteInterval 0) cannot have autoPauseInterval"))
+        }
+        (_, 0, _) => Ok(()),
+        _ => {
+            Err(ApiError::bad_request("autoPauseInterval and autoStopInterval cannot both be set; make one of them 0"))
+        }
+    }
+}
+
+/// When a time to live that begins `from_ms` is over; 0 = never.
+pub fn end_of_life(minutes: i64, from_ms: i64) -> Option<i64> {
+    (minutes > 0).then(|| from_ms + minutes.min(INTERVAL_MAX_MIN) * MINUTE_MS)
 }
 
 /// 0 = the maximum, which is also the cap.

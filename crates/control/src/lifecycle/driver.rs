@@ -1,38 +1,38 @@
 //! One task owns one sandbox's state while something is to do: plan, run the step, compare-and-set, again.
 //!
 //! Nothing lives only here: kill the process at any point and the row says what was wanted; waking the sandbox again
-//! repeats the step, and every verb of a runner may be repeated. Knows no HTTP and no caller.
+//! repeats the step, and every verb of a runner may be repeated. What a step does is in [`super::steps`].
 
-use super::plan::{Seen, Step, plan};
-use crate::{clock::now_ms, names};
+use super::{
+    plan::{Seen, Step, plan},
+    steps::Done,
+};
+use crate::clock::now_ms;
 use infield_api::{
     SandboxId,
-    runner::{ObservedState, Phase, Runner, RunnerError, RunnerErrorKind, Running, SandboxSpec},
+    runner::{ObservedState, Phase, Runner, RunnerError, RunnerErrorKind},
     state::{DesiredState, SandboxState},
 };
-use infield_store::{Pair, SandboxRow, Settled, Store, StoreError};
+use infield_store::{Change, Job, Pair, SandboxRow, Store, StoreError, allowed};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-/// How long a create or start goes on asking a runner that cannot be reached.
-pub const UNAVAILABLE_WINDOW: Duration = Duration::from_secs(25);
-/// One verb at most; a runner that takes longer counts as unreachable.
-const VERB_TIME_MAX: Duration = Duration::from_secs(120);
+/// An inspection that takes longer counts as no answer.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(120);
 /// Pauses between tries double from the first to the second.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-const MIB_PER_GIB: i64 = 1024;
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// Called with the id whenever a row has changed.
 pub type OnChange = Arc<dyn Fn(SandboxId) + Send + Sync>;
 
 pub struct Driver {
-    store: Store,
-    runner: Arc<dyn Runner>,
+    pub(super) store: Store,
+    pub(super) runner: Arc<dyn Runner>,
     on_change: OnChange,
     runs: Mutex<HashMap<SandboxId, Run>>,
 }
@@ -56,8 +56,8 @@ pub enum Look {
 pub struct Outcome {
     /// `None` when the row is gone.
     pub row: Option<SandboxRow>,
-    /// Why create or start failed.
-    pub failed: Option<RunnerErrorKind>,
+    /// Why the last verb failed.
+    pub failed: Option<RunnerError>,
     pub took: Option<Took>,
 }
 
@@ -120,30 +120,33 @@ impl Driver {
     }
 
     /// Steps until there is nothing to do.
-    async fn round(&self, id: SandboxId, fresh: Option<SandboxRow>, look: Look) -> Outcome {
+    async fn round(self: &Arc<Self>, id: SandboxId, fresh: Option<SandboxRow>, look: Look) -> Outcome {
         let mut outcome = Outcome { row: fresh, failed: None, took: None };
         if outcome.row.is_none() {
             outcome.row = self.read(id).await;
         }
-        let mut seen = if look == Look::Yes { self.look(id).await } else { Seen::NotAsked };
+        let mut look = look;
         loop {
             let Some(row) = &outcome.row else { return outcome };
-            let was = (row.state, row.desired);
+            let seen = if look == Look::Yes { self.look(id).await } else { Seen::NotAsked };
             let step = plan(row.state, row.desired, &seen);
-            seen = Seen::NotAsked;
-            let (settled, failed, took) = match step {
+            let done = match step {
                 Step::Rest => return outcome,
                 Step::Record { state, desired, reason, recoverable } => {
-                    (Settled { recoverable, ..settled(state, desired, reason) }, None, None)
+                    Done::of(Change { reason, recoverable, ..Change::to(state, desired) })
                 }
-                Step::Create | Step::Start => self.bring_up(row, &step).await,
-                Step::Stop => (self.take_down(row).await, None, None),
-                Step::Destroy => (self.destroy(row.id).await, None, None),
+                Step::AwaitFork => match self.orphaned(row).await {
+                    Some(done) => done,
+                    None => return outcome,
+                },
+                step => self.perform(row, &step).await,
             };
             let began = Instant::now();
-            let changed = self.write(row, was, settled).await;
-            outcome.failed = failed;
-            outcome.took = took.map(|took| Took { store_us: began.elapsed().as_micros() as u64, ..took });
+            let changed = self.write(row, done.change).await;
+            // A verb that failed may have had its effect all the same: what the host shows is what counts.
+            look = done.look;
+            outcome.failed = done.failed.or(outcome.failed);
+            outcome.took = done.took.map(|took| Took { store_us: began.elapsed().as_micros() as u64, ..took });
             outcome.row = match changed {
                 Some(row) => Some(row),
                 None => self.read(id).await,
@@ -151,82 +154,32 @@ impl Driver {
         }
     }
 
-    /// Create or start, patient with a runner that is restarting.
-    async fn bring_up(&self, row: &SandboxRow, step: &Step) -> (Settled, Option<RunnerErrorKind>, Option<Took>) {
-        let began = Instant::now();
-        let verb = if *step == Step::Create { "creating" } else { "starting" };
-        let mut pause = BACKOFF_FIRST;
-        loop {
-            let call = match step {
-                Step::Create => self.runner.create(spec_of(row)),
-                _ => self.runner.start(spec_of(row)),
-            };
-            let error = match tokio::time::timeout(VERB_TIME_MAX, call).await {
-                Ok(Ok(running)) => return came_up(running, began),
-                Ok(Err(error)) => error,
-                Err(_) => RunnerError::new(RunnerErrorKind::Unavailable, "the runner did not answer in time"),
-            };
-            let unavailable = error.kind == RunnerErrorKind::Unavailable;
-            if unavailable && began.elapsed() + pause < UNAVAILABLE_WINDOW {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(BACKOFF_MAX);
-                continue;
-            }
-            let reason = match error.kind {
-                RunnerErrorKind::Unavailable => format!("timeout while {verb} the sandbox: {error}"),
-                RunnerErrorKind::NotFound if *step == Step::Start => {
-                    format!("the sandbox's files are gone from its host: {error}")
-                }
-                _ => error.to_string(),
-            };
-            tracing::warn!(sandbox = %row.id, %reason, "{verb} failed");
-            // A start that failed has left the files as they were.
-            let recoverable = *step == Step::Start && error.kind != RunnerErrorKind::NotFound;
-            let failed = settled(SandboxState::Error, DesiredState::Started, Some(reason));
-            return (Settled { recoverable, ..failed }, Some(error.kind), None);
+    /// A new sandbox whose parent is still at it is left to the parent's task; one that nobody makes any more has failed.
+    async fn orphaned(self: &Arc<Self>, row: &SandboxRow) -> Option<Done> {
+        if let Some(parent) = row.parent_id
+            && let Some(parent) = self.read(parent).await
+            && parent.state == SandboxState::Forking
+            && parent.job == Some(Job::Fork(row.id))
+        {
+            self.nudge(parent.id, Look::No);
+            return None;
         }
-    }
-
-    /// Stop; as long as it takes.
-    async fn take_down(&self, row: &SandboxRow) -> Settled {
-        let mut pause = BACKOFF_FIRST;
-        loop {
-            let call = self.runner.stop(row.id, row.force_stop);
-            match tokio::time::timeout(VERB_TIME_MAX, call).await {
-                Ok(Ok(())) => return settled(SandboxState::Stopped, DesiredState::Stopped, None),
-                Ok(Err(e)) if e.kind != RunnerErrorKind::Unavailable => {
-                    tracing::warn!(sandbox = %row.id, error = %e, "stop failed");
-                    return settled(SandboxState::Error, DesiredState::Stopped, Some(e.to_string()));
-                }
-                Ok(Err(_)) | Err(_) => {}
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(BACKOFF_MAX);
+        // Its parent may have finished between the two reads.
+        let again = self.read(row.id).await;
+        if again.is_none_or(|again| (again.state, again.desired) != (row.state, row.desired)) {
+            return None;
         }
-    }
-
-    /// Destroy; as long as it takes. Nothing else is left to happen to this sandbox.
-    async fn destroy(&self, id: SandboxId) -> Settled {
-        let mut pause = BACKOFF_FIRST;
-        loop {
-            match tokio::time::timeout(VERB_TIME_MAX, self.runner.destroy(id)).await {
-                Ok(Ok(())) => return settled(SandboxState::Destroyed, DesiredState::Destroyed, None),
-                Ok(Err(e)) if e.kind == RunnerErrorKind::NotFound => {
-                    return settled(SandboxState::Destroyed, DesiredState::Destroyed, None);
-                }
-                Ok(Err(e)) => tracing::warn!(sandbox = %id, error = %e, "destroy failed; trying again"),
-                Err(_) => tracing::warn!(sandbox = %id, "destroy took too long; trying again"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(BACKOFF_MAX);
-        }
+        let reason = Some("the sandbox it was to be forked from did not finish the fork; fork it again".to_owned());
+        Some(Done::of(Change { reason, ..Change::to(SandboxState::Error, DesiredState::Started) }))
     }
 
     async fn look(&self, id: SandboxId) -> Seen {
-        match tokio::time::timeout(VERB_TIME_MAX, self.runner.inspect(id)).await {
+        match tokio::time::timeout(LOOK_TIME_MAX, self.runner.inspect(id)).await {
             Ok(Ok(observed)) => match observed.state {
-                ObservedState::Running | ObservedState::Paused => Seen::Running,
-                ObservedState::Stopped | ObservedState::Archived => Seen::Stopped,
+                ObservedState::Running => Seen::Running,
+                ObservedState::Paused => Seen::Paused,
+                ObservedState::Stopped => Seen::Stopped,
+                ObservedState::Archived => Seen::Archived,
                 ObservedState::Failed { reason } => Seen::Failed(reason),
             },
             Ok(Err(e)) if e.kind == RunnerErrorKind::NotFound => Seen::Absent,
@@ -235,34 +188,20 @@ impl Driver {
     }
 
     /// The row as it became, or `None` when somebody else changed it first.
-    async fn write(&self, row: &SandboxRow, was: Pair, to: Settled) -> Option<SandboxRow> {
-        let now = now_ms();
-        let written = self.insist(|| self.store.settle(row.id, was, &to, now)).await;
+    pub(super) async fn write(&self, row: &SandboxRow, to: Change) -> Option<SandboxRow> {
+        let to = possible(row, to);
+        let (was, now): (Pair, i64) = ((row.state, row.desired), now_ms());
+        let written = self.insist(|| self.store.change(row.id, was, &to, now)).await;
         (self.on_change)(row.id);
-        written.then(|| {
-            let mut row = row.clone();
-            if row.state != to.state {
-                row.activity_ms = now;
-            }
-            if to.state == SandboxState::Destroyed {
-                row.runner_id = None;
-            }
-            row.state = to.state;
-            row.desired = to.desired;
-            row.error_reason = to.reason;
-            row.recoverable = to.recoverable;
-            row.daemon_version = to.daemon_version.or(row.daemon_version);
-            row.updated_ms = now;
-            row
-        })
+        written.then(|| to.applied(row.clone(), now))
     }
 
-    async fn read(&self, id: SandboxId) -> Option<SandboxRow> {
+    pub(super) async fn read(&self, id: SandboxId) -> Option<SandboxRow> {
         self.insist(|| self.store.sandbox(id)).await
     }
 
     /// A database that is away is waited for: the step has happened and has to be written.
-    async fn insist<T, F>(&self, query: impl Fn() -> F) -> T
+    pub(super) async fn insist<T, F>(&self, query: impl Fn() -> F) -> T
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -296,39 +235,13 @@ impl Drop for Leave<'_> {
     }
 }
 
-fn settled(state: SandboxState, desired: DesiredState, reason: Option<String>) -> Settled {
-    Settled { state, desired, reason, recoverable: false, daemon_version: None }
-}
-
-fn came_up(running: Running, began: Instant) -> (Settled, Option<RunnerErrorKind>, Option<Took>) {
-    let mut settled = settled(SandboxState::Started, DesiredState::Started, None);
-    settled.daemon_version = Some(running.agent_version);
-    let runner_us = began.elapsed().as_micros() as u64;
-    (settled, None, Some(Took { runner_us, phases: running.phases, store_us: 0 }))
-}
-
-/// What the host is told: platform variables first, then the user's, then identity.
-fn spec_of(row: &SandboxRow) -> SandboxSpec {
-    let mut env = std::collections::BTreeMap::from([
-        ("DAYTONA_SANDBOX_ID".to_owned(), row.id.to_string()),
-        ("DAYTONA_SANDBOX_SNAPSHOT".to_owned(), row.snapshot.clone()),
-        ("DAYTONA_SANDBOX_USER".to_owned(), row.shown_user.clone()),
-    ]);
-    env.extend(row.env.clone());
-    env.insert("DAYTONA_ORGANIZATION_ID".to_owned(), row.organization_id.clone());
-    env.insert("DAYTONA_REGION_ID".to_owned(), row.target.clone());
-    SandboxSpec {
-        id: row.id,
-        name: names::hostname(&row.name),
-        image: row.image.clone(),
-        user: row.run_as.clone(),
-        env,
-        labels: row.labels.clone(),
-        cpu: u32::try_from(row.cpu).unwrap_or(1).max(1),
-        memory_mib: u64::try_from(row.memory_gib * MIB_PER_GIB).unwrap_or(0),
-        disk_mib: u64::try_from(row.disk_gib * MIB_PER_GIB).unwrap_or(0),
-        network_block_all: row.network_block_all,
-        entrypoint: row.entrypoint.clone(),
-        volumes: vec![],
+/// A bug may not wedge a sandbox: what the contract's table does not have becomes an error that can be deleted.
+fn possible(row: &SandboxRow, to: Change) -> Change {
+    if allowed(to.pair()) {
+        return to;
     }
+    let (state, desired) = (to.state.as_str(), to.desired.as_str());
+    tracing::error!(sandbox = %row.id, state, desired, "a step ended in an impossible pair");
+    let reason = Some(format!("internal error: the sandbox cannot be {state} and wanted {desired}"));
+    Change { reason, recoverable: true, ..Change::to(SandboxState::Error, DesiredState::Stopped) }
 }

@@ -1,6 +1,7 @@
-//! Time's own wishes: idle sandboxes stop, expired ones are deleted, rows long destroyed are forgotten.
+//! Time's own wishes: idle sandboxes stop or pause, stopped ones are archived or deleted, lives end, usage is cut into days,
+//! rows long destroyed are forgotten.
 //!
-//! Takes no input and may be repeated at will; its period is its retry. Auto-archive is not built: such rows stay.
+//! Takes no input and may be repeated at will; its period is its retry.
 
 use super::commands;
 use crate::{
@@ -10,12 +11,16 @@ use crate::{
     error::ApiError,
     snapshots,
 };
+use infield_api::state::{DesiredState, SandboxState};
+use infield_store::{Change, SandboxRow, Wish};
 use std::time::Duration;
 
 /// How often clocks are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Images imported on the host become snapshots this often at the latest.
 const SYNC_EVERY_SWEEPS: u32 = 6;
+/// The end of a life first: what is to be gone need not stop.
+const WISHES: [Wish; 6] = [Wish::EndOfLife, Wish::FollowLink, Wish::Delete, Wish::Stop, Wish::Pause, Wish::Archive];
 
 /// Never ends.
 pub async fn run(app: &App) {
@@ -35,18 +40,33 @@ pub async fn run(app: &App) {
 /// One look at every clock, as if it were `now`.
 pub async fn sweep(app: &App, now: i64) -> Result<(), ApiError> {
     app.activity.flush(&app.store).await?;
-    for row in app.store.idle_sandboxes(now).await? {
-        tracing::info!(sandbox = %row.id, minutes = row.auto_stop_min, "stopping an idle sandbox");
-        commands::intend_stop(app, row, false).await?;
+    for wish in WISHES {
+        for row in app.store.due_sandboxes(wish, now).await? {
+            tracing::info!(sandbox = %row.id, ?wish, "a sandbox's time has come");
+            fulfil(app, wish, row).await?;
+        }
     }
-    for row in app.store.expired_sandboxes(now).await? {
-        tracing::info!(sandbox = %row.id, minutes = row.auto_delete_min, "deleting an expired sandbox");
-        commands::intend_destroy(app, row).await?;
-    }
+    app.store.split_usage(now).await?;
     app.store.purge_destroyed(now - DAY_MS).await?;
     app.store.purge_signed_previews(now).await?;
     app.store.keep_house().await?;
     Ok(())
+}
+
+/// What cannot be now, or somebody else is changing, is due again at the next sweep.
+async fn fulfil(app: &App, wish: Wish, row: SandboxRow) -> Result<(), ApiError> {
+    match wish {
+        Wish::Stop => commands::intend_stop(app, row, false).await.map(|_| ()),
+        Wish::Pause => {
+            let to = Change::to(SandboxState::Pausing, DesiredState::Paused);
+            commands::try_change(app, row, to).await.map(|_| ())
+        }
+        Wish::Archive => {
+            let to = Change::to(SandboxState::Archiving, DesiredState::Archived);
+            commands::try_change(app, row, to).await.map(|_| ())
+        }
+        Wish::Delete | Wish::EndOfLife | Wish::FollowLink => commands::intend_destroy(app, row).await.map(|_| ()),
+    }
 }
 
 /// Never ends.

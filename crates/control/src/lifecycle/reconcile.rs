@@ -88,10 +88,11 @@ pub async fn compare(app: &App) -> Result<(), ReconcileError> {
 
 /// Whether a settled row and the host disagree.
 fn suspicious(state: SandboxState, observed: Option<&Observed>) -> bool {
+    use {ObservedState as O, SandboxState as S};
     match (state, observed.map(|o| &o.state)) {
-        (SandboxState::Started, Some(ObservedState::Running)) => false,
-        (SandboxState::Stopped, Some(ObservedState::Stopped | ObservedState::Failed { .. })) => false,
-        (SandboxState::Started | SandboxState::Stopped, _) => true,
+        (S::Started, Some(O::Running)) | (S::Paused, Some(O::Paused)) | (S::Archived, Some(O::Archived)) => false,
+        (S::Stopped, Some(O::Stopped | O::Failed { .. })) => false,
+        (S::Started | S::Stopped | S::Paused | S::Archived, _) => true,
         _ => false,
     }
 }

@@ -183,7 +183,7 @@ async fn what_is_not_there_says_so() {
     assert_eq!(nowhere.json["error"], "Not Found");
     for (method, path, operation) in [
         ("GET", "/volumes", "listVolumes"),
-        ("POST", "/sandbox/x/resize", "resizeSandbox"),
+        ("POST", "/sandbox/x/network-settings", "updateNetworkSettings"),
         ("GET", "/sandbox/x/build-logs", "getBuildLogs"),
         ("POST", "/organizations", "createOrganization"),
         ("POST", "/users/me/logins", "recordLogin"),

@@ -6,6 +6,7 @@ mod access;
 mod failure;
 mod list;
 mod plan;
+mod reshape;
 mod sandbox;
 mod signing;
 mod snapshot;

@@ -2,6 +2,7 @@
 
 use infield_api::state::{DesiredState, SandboxState};
 use infield_control::plan::{Seen, Step, plan};
+use infield_store::allowed;
 use proptest::prelude::*;
 
 const STATES: [SandboxState; 22] = [
@@ -44,9 +45,33 @@ fn seen() -> impl Strategy<Value = Seen> {
         Just(Seen::NotAsked),
         Just(Seen::Absent),
         Just(Seen::Running),
+        Just(Seen::Paused),
         Just(Seen::Stopped),
+        Just(Seen::Archived),
         Just(Seen::Failed("died".to_owned())),
     ]
+}
+
+/// What a step leaves behind.
+fn after(step: &Step, wanted: DesiredState, failed: bool) -> (SandboxState, DesiredState) {
+    use {DesiredState as D, SandboxState as S};
+    let before = if wanted == D::Stopped { S::Stopped } else { S::Started };
+    match step {
+        Step::Rest => unreachable!("the end"),
+        Step::Create | Step::Start | Step::AwaitFork if failed => (S::Error, D::Started),
+        Step::Create | Step::Start | Step::AwaitFork => (S::Started, D::Started),
+        Step::Stop if failed => (S::Error, D::Stopped),
+        Step::Stop => (S::Stopped, D::Stopped),
+        Step::Destroy => (S::Destroyed, D::Destroyed),
+        Step::Pause if failed => (S::Started, D::Started),
+        Step::Pause => (S::Paused, D::Paused),
+        Step::Resume if failed => (S::Paused, D::Paused),
+        Step::Resume => (S::Started, D::Started),
+        Step::Archive if failed => (S::Error, D::Archived),
+        Step::Archive => (S::Archived, D::Archived),
+        Step::Resize | Step::Snapshot | Step::Fork => (before, wanted),
+        Step::Record { state, desired, .. } => (*state, *desired),
+    }
 }
 
 proptest! {
@@ -70,18 +95,12 @@ proptest! {
             }
             let failed = fails.get(step).copied().unwrap_or(false);
             seen = Seen::NotAsked;
-            (now, wanted) = match planned {
-                Step::Rest => {
-                    ended = true;
-                    break;
-                }
-                Step::Create | Step::Start if failed => (SandboxState::Error, DesiredState::Started),
-                Step::Create | Step::Start => (SandboxState::Started, DesiredState::Started),
-                Step::Stop if failed => (SandboxState::Error, DesiredState::Stopped),
-                Step::Stop => (SandboxState::Stopped, DesiredState::Stopped),
-                Step::Destroy => (SandboxState::Destroyed, DesiredState::Destroyed),
-                Step::Record { state, desired, .. } => (state, desired),
-            };
+            if planned == Step::Rest {
+                ended = true;
+                break;
+            }
+            (now, wanted) = after(&planned, wanted, failed);
+            prop_assert!(allowed((now, wanted)), "{planned:?} leads to {now:?} wanting {wanted:?}");
             if deleting {
                 prop_assert_eq!(now, SandboxState::Destroyed);
             }
@@ -101,13 +120,16 @@ proptest! {
 
     #[test]
     fn a_settled_row_rests_unless_the_host_disagrees(seen in seen()) {
-        for (state, desired) in
-            [(SandboxState::Started, DesiredState::Started), (SandboxState::Stopped, DesiredState::Stopped)]
-        {
+        for (state, desired) in [
+            (SandboxState::Started, DesiredState::Started),
+            (SandboxState::Stopped, DesiredState::Stopped),
+            (SandboxState::Paused, DesiredState::Paused),
+            (SandboxState::Archived, DesiredState::Archived),
+        ] {
             let agrees = matches!(
                 (state, &seen),
-                (_, Seen::NotAsked) | (SandboxState::Started, Seen::Running)
-                    | (SandboxState::Stopped, Seen::Stopped | Seen::Failed(_))
+                (_, Seen::NotAsked) | (SandboxState::Started, Seen::Running) | (SandboxState::Paused, Seen::Paused)
+                    | (SandboxState::Archived, Seen::Archived) | (SandboxState::Stopped, Seen::Stopped | Seen::Failed(_))
             );
             prop_assert_eq!(plan(state, desired, &seen) == Step::Rest, agrees);
         }

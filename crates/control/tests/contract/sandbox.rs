@@ -102,13 +102,16 @@ async fn bad_creates_are_refused_with_the_contracts_status() {
         (json!({"outboundProxyUrl": "http://p"}), 501, "proxy"),
         (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 501, "volumes"),
         (json!({"secrets": [{"A": "s"}]}), 501, "secrets"),
-        (json!({"linkedSandbox": "x"}), 501, "linked"),
-        (json!({"ttlMinutes": 5}), 501, "ttlMinutes"),
+        (json!({"linkedSandbox": "x"}), 400, "ephemeral"),
+        (json!({"linkedSandbox": "x", "autoDeleteInterval": 0}), 404, "not found"),
+        (json!({"ttlMinutes": -5}), 400, "ttlMinutes"),
         (json!({"gpu": 1}), 400, "GPU"),
         (json!({"gpuType": "H100"}), 400, "GPU"),
         (json!({"spot": true}), 400, "spot"),
         (json!({"kvm": true}), 400, "kvm"),
-        (json!({"autoPauseInterval": 5}), 400, "autoPause"),
+        (json!({"autoPauseInterval": 5, "autoStopInterval": 5}), 400, "autoPause"),
+        (json!({"autoPauseInterval": 5, "autoDeleteInterval": 0}), 400, "autoPause"),
+        (json!({"autoPauseInterval": -1}), 400, "Auto-pause"),
         (json!({"queueTimeout": 0}), 400, "queueTimeout"),
         (json!({"env": {"A=B": "c"}}), 400, "env"),
         (json!({"env": {"A": null}}), 400, ""),
@@ -154,8 +157,6 @@ async fn start_and_stop() {
     let started = w.post("/sandbox/s/start", json!({})).await;
     assert_eq!((started.status, started.json["state"].as_str()), (200, Some("started")));
     assert_ne!(first, token().await);
-    assert_eq!(w.post("/sandbox/s/pause", json!({})).await.status, 422);
-    assert_eq!(w.post("/sandbox/s/fork", json!({})).await.status, 422);
     assert_eq!(w.post("/sandbox/nope/start", json!({})).await.status, 404);
 }
 
@@ -197,6 +198,15 @@ async fn settings() {
     assert_eq!(post("autoarchive/99999999").await.json["autoArchiveInterval"], 43200);
     assert_eq!(post("autoarchive/-1").await.status, 400);
     assert_eq!(post("autodelete/-1").await.json["autoDeleteInterval"], -1);
+    assert_eq!(post("autopause/5").await.status, 400, "it stops when idle already");
+    assert_eq!(post("autostop/0").await.status, 200);
+    assert_eq!(post("autopause/5").await.json["autoPauseInterval"], 5);
+    assert_eq!(post("autostop/5").await.status, 400);
+    assert_eq!(post("autopause/0").await.json["autoPauseInterval"], 0);
+    assert_eq!(post("autostop/5").await.status, 200);
+    assert_eq!(post("ttl/-1").await.status, 400);
+    assert!(post("ttl/5").await.json["autoDestroyAt"].is_string());
+    assert!(post("ttl/0").await.json["autoDestroyAt"].is_null());
     assert_eq!(post("public/true").await.json["public"], true);
     assert_eq!(post("public/maybe").await.status, 400);
     assert_eq!(post("last-activity").await.status, 201);

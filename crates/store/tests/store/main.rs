@@ -6,3 +6,4 @@ mod people;
 mod sandbox;
 mod signed_preview;
 mod snapshot;
+mod usage;

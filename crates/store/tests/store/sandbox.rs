@@ -4,11 +4,12 @@ use infield_api::{
     state::{DesiredState as D, SandboxState as S},
 };
 use infield_store::{
-    Cursor, Interval, Range, RangeColumn, SandboxFilter, SandboxRow, Settled, Sort, SortColumn, Store, StoreError,
+    Change, Cursor, Interval, Job, Range, RangeColumn, SandboxFilter, SandboxRow, Size, Sort, SortColumn, Store,
+    StoreError, Wish,
 };
 use std::collections::BTreeMap;
 
-fn row(name: &str) -> SandboxRow {
+pub fn row(name: &str) -> SandboxRow {
     SandboxRow {
         id: SandboxId::random(),
         organization_id: "o".into(),
@@ -40,17 +41,23 @@ fn row(name: &str) -> SandboxRow {
         created_ms: 10,
         updated_ms: 10,
         activity_ms: 10,
+        auto_pause_min: 0,
+        auto_destroy_ms: None,
+        parent_id: None,
+        linked_id: None,
+        job: None,
     }
 }
 
-fn settled(state: S, desired: D) -> Settled {
-    Settled { state, desired, reason: None, recoverable: false, daemon_version: None }
+/// What is given of a row comes back.
+pub async fn changed(store: &Store, id: SandboxId, was: (S, D), to: (S, D), now: i64) -> bool {
+    store.change(id, was, &Change::to(to.0, to.1), now).await.unwrap()
 }
 
-async fn started(store: &Store, name: &str) -> SandboxRow {
+pub async fn started(store: &Store, name: &str) -> SandboxRow {
     let made = row(name);
     store.insert_sandbox(&made).await.unwrap();
-    assert!(store.settle(made.id, (S::Creating, D::Started), &settled(S::Started, D::Started), 20).await.unwrap());
+    assert!(changed(store, made.id, (S::Creating, D::Started), (S::Started, D::Started), 20).await);
     store.sandbox(made.id).await.unwrap().unwrap()
 }
 
@@ -75,24 +82,28 @@ async fn changes_compare_before_they_set() {
     each(async |store| {
         let s = started(&store, "a").await;
         assert_eq!(s.activity_ms, 20);
-        assert!(!store.intend_stop(s.id, (S::Stopped, D::Stopped), false, 30).await.unwrap());
-        assert!(store.intend_stop(s.id, (S::Started, D::Started), true, 30).await.unwrap());
-        assert!(!store.intend_stop(s.id, (S::Started, D::Started), true, 30).await.unwrap());
+        let stop = Change { force_stop: Some(true), ..Change::to(S::Started, D::Stopped) };
+        assert!(!store.change(s.id, (S::Stopped, D::Stopped), &stop, 30).await.unwrap());
+        assert!(store.change(s.id, (S::Started, D::Started), &stop, 30).await.unwrap());
+        assert!(!store.change(s.id, (S::Started, D::Started), &stop, 30).await.unwrap());
         assert_eq!(store.unsettled_sandboxes().await.unwrap(), [s.id]);
-        assert!(store.settle(s.id, (S::Started, D::Stopped), &settled(S::Stopped, D::Stopped), 40).await.unwrap());
+        assert!(changed(&store, s.id, (S::Started, D::Stopped), (S::Stopped, D::Stopped), 40).await);
         assert!(store.unsettled_sandboxes().await.unwrap().is_empty());
-        assert!(store.intend_start(s.id, (S::Stopped, D::Stopped), "new", 50).await.unwrap());
+        let start = Change { auth_token: Some("new".into()), ..Change::to(S::Stopped, D::Started) };
+        assert!(store.change(s.id, (S::Stopped, D::Stopped), &start, 50).await.unwrap());
         let now = store.sandbox(s.id).await.unwrap().unwrap();
         assert_eq!((now.auth_token.as_str(), now.activity_ms, now.force_stop), ("new", 40, true));
-        let failed = Settled { reason: Some("no".into()), ..settled(S::Error, D::Started) };
-        assert!(store.settle(s.id, (S::Stopped, D::Started), &failed, 60).await.unwrap());
+        let failed = Change { reason: Some("no".into()), recoverable: true, ..Change::to(S::Error, D::Started) };
+        assert!(store.change(s.id, (S::Stopped, D::Started), &failed, 60).await.unwrap());
         assert!(store.unsettled_sandboxes().await.unwrap().is_empty());
-        assert!(store.intend_destroy(s.id, (S::Error, D::Started), "DESTROYED_a_1", 70).await.unwrap());
+        let now = store.sandbox(s.id).await.unwrap().unwrap();
+        assert_eq!((now.error_reason.as_deref(), now.recoverable), (Some("no"), true));
+        let destroy = Change { name: Some("DESTROYED_a_1".into()), ..Change::to(S::Error, D::Destroyed) };
+        assert!(store.change(s.id, (S::Error, D::Started), &destroy, 70).await.unwrap());
         assert_eq!(store.find_sandbox("o", &s.id.to_string()).await.unwrap(), None);
         assert_eq!(store.unsettled_sandboxes().await.unwrap(), [s.id]);
         store.insert_sandbox(&row("a")).await.unwrap();
-        let gone = settled(S::Destroyed, D::Destroyed);
-        assert!(store.settle(s.id, (S::Error, D::Destroyed), &gone, 80).await.unwrap());
+        assert!(changed(&store, s.id, (S::Error, D::Destroyed), (S::Destroyed, D::Destroyed), 80).await);
         assert_eq!(store.sandbox(s.id).await.unwrap().unwrap().runner_id, None);
         assert_eq!(store.purge_destroyed(80).await.unwrap(), 0);
         assert_eq!(store.purge_destroyed(81).await.unwrap(), 1);
@@ -102,22 +113,61 @@ async fn changes_compare_before_they_set() {
 }
 
 #[tokio::test]
-async fn only_what_can_be_recovered_is() {
+async fn a_change_is_written_as_it_says_and_never_into_an_impossible_pair() {
     each(async |store| {
         let s = started(&store, "a").await;
-        let recover = async |pair, wanted| store.intend_recover(s.id, pair, wanted, "new", 60).await.unwrap();
-        let lost = Settled { reason: Some("no".into()), ..settled(S::Error, D::Started) };
-        assert!(store.settle(s.id, (S::Started, D::Started), &lost, 40).await.unwrap());
-        assert!(!recover((S::Error, D::Started), D::Started).await);
-        let kept = Settled { recoverable: true, ..lost };
-        assert!(store.settle(s.id, (S::Error, D::Started), &kept, 50).await.unwrap());
-        assert!(store.sandbox(s.id).await.unwrap().unwrap().recoverable);
-        assert!(!recover((S::Error, D::Stopped), D::Started).await);
-        assert!(recover((S::Error, D::Started), D::Started).await);
+        let size = Size { cpu: 2, memory_gib: 3, disk_gib: 4 };
+        let all = Change {
+            job: Some(Job::Resize(size)),
+            daemon_version: Some("2".into()),
+            auth_token: Some("t2".into()),
+            name: Some("b".into()),
+            force_stop: Some(true),
+            runner_id: Some("r2".into()),
+            size: Some(size),
+            ..Change::to(S::Resizing, D::Started)
+        };
+        assert!(store.change(s.id, (S::Started, D::Started), &all, 30).await.unwrap());
         let now = store.sandbox(s.id).await.unwrap().unwrap();
-        assert_eq!((now.state, now.desired, now.error_reason, now.recoverable), (S::Stopped, D::Started, None, false));
-        assert_eq!((now.auth_token.as_str(), store.unsettled_sandboxes().await.unwrap()), ("new", vec![s.id]));
-        assert!(!recover((S::Error, D::Started), D::Started).await);
+        assert_eq!(now, all.applied(s, 30));
+        assert_eq!((now.cpu, now.memory_gib, now.disk_gib, now.activity_ms), (2, 3, 4, 30));
+        assert!(changed(&store, now.id, (S::Resizing, D::Started), (S::Started, D::Started), 40).await);
+        let now = store.sandbox(now.id).await.unwrap().unwrap();
+        assert_eq!((&now.job, now.cpu, now.auth_token.as_str()), (&None, 2, "t2"));
+        let impossible = store.change(now.id, (S::Started, D::Started), &Change::to(S::Forking, D::Archived), 50).await;
+        assert!(matches!(impossible, Err(StoreError::Impossible { .. })));
+        assert_eq!(store.sandbox(now.id).await.unwrap().unwrap(), now);
+        let to = Change::to(S::Stopped, D::Stopped);
+        assert!(store.change(now.id, (S::Started, D::Started), &to, 60).await.unwrap());
+        assert!(changed(&store, now.id, (S::Stopped, D::Stopped), (S::Archived, D::Archived), 70).await);
+        assert_eq!(store.sandbox(now.id).await.unwrap().unwrap().runner_id, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fork_begins_with_both_rows_or_none() {
+    each(async |store| {
+        let s = started(&store, "a").await;
+        let child = SandboxRow { state: S::Unknown, parent_id: Some(s.id), linked_id: Some(s.id), ..row("child") };
+        assert!(store.begin_fork(&s, &child, 30).await.unwrap());
+        assert!(!store.begin_fork(&s, &row("late"), 31).await.unwrap(), "it forks already");
+        assert_eq!(store.sandbox(child.id).await.unwrap().unwrap(), child);
+        let forking = store.sandbox(s.id).await.unwrap().unwrap();
+        assert_eq!((forking.state, &forking.job), (S::Forking, &Some(Job::Fork(child.id))));
+        assert!(changed(&store, s.id, (S::Forking, D::Started), (S::Started, D::Started), 32).await);
+        let taken = store.begin_fork(&store.sandbox(s.id).await.unwrap().unwrap(), &row("child"), 33).await;
+        assert!(matches!(taken, Err(StoreError::NameTaken)));
+        assert_eq!(store.sandbox(s.id).await.unwrap().unwrap().state, S::Started, "nothing half done");
+        assert_eq!(store.forks_of(s.id, false, 10).await.unwrap().len(), 1);
+        assert_eq!(store.followers_of(s.id).await.unwrap()[0].id, child.id);
+        let gone = SandboxRow { state: S::Destroyed, desired: D::Destroyed, parent_id: Some(s.id), ..row("gone") };
+        store.insert_sandbox(&gone).await.unwrap();
+        assert_eq!(store.forks_of(s.id, false, 10).await.unwrap().len(), 1);
+        assert_eq!(store.forks_of(s.id, true, 10).await.unwrap().len(), 2);
+        assert!(store.due_sandboxes(Wish::FollowLink, 100).await.unwrap().is_empty());
+        assert!(changed(&store, s.id, (S::Started, D::Started), (S::Started, D::Destroyed), 40).await);
+        assert_eq!(store.due_sandboxes(Wish::FollowLink, 100).await.unwrap()[0].id, child.id);
     })
     .await;
 }
@@ -129,11 +179,15 @@ async fn setters_set() {
         let labels = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
         store.set_labels(s.id, &labels, 30).await.unwrap();
         store.set_public(s.id, true, 31).await.unwrap();
-        for (interval, minutes) in [(Interval::Stop, 1), (Interval::Archive, 2), (Interval::Delete, 3)] {
+        let intervals = [(Interval::Stop, 1), (Interval::Archive, 2), (Interval::Delete, 3), (Interval::Pause, 4)];
+        for (interval, minutes) in intervals {
             store.set_interval(s.id, interval, minutes, 32).await.unwrap();
         }
+        store.set_auto_destroy(s.id, Some(99), 32).await.unwrap();
         let now = store.sandbox(s.id).await.unwrap().unwrap();
         let expected = SandboxRow {
+            auto_pause_min: 4,
+            auto_destroy_ms: Some(99),
             labels,
             public: true,
             auto_stop_min: 1,
@@ -159,8 +213,7 @@ async fn a_signing_key_is_made_once_and_replaced_at_will() {
         assert_eq!(store.signing_key(b.id).await.unwrap(), None, "each has its own");
         assert_eq!(store.sandbox(a.id).await.unwrap().unwrap(), a);
         assert_eq!(store.signing_key_or(SandboxId::random(), "x").await.unwrap(), None);
-        let gone = settled(S::Destroyed, D::Destroyed);
-        assert!(store.settle(a.id, (S::Started, D::Started), &gone, 30).await.unwrap());
+        assert!(changed(&store, a.id, (S::Started, D::Started), (S::Destroyed, D::Destroyed), 30).await);
         assert_eq!(store.signing_key(a.id).await.unwrap(), None);
     })
     .await;
@@ -171,16 +224,27 @@ async fn sweeps_find_the_idle_and_the_expired() {
     each(async |store| {
         let s = started(&store, "a").await;
         let minutes = |n: i64| 20 + n * 60_000;
-        assert!(store.idle_sandboxes(minutes(15) - 1).await.unwrap().is_empty());
-        assert_eq!(store.idle_sandboxes(minutes(15)).await.unwrap()[0].id, s.id);
+        let due = async |wish, at| store.due_sandboxes(wish, at).await.unwrap();
+        assert!(due(Wish::Stop, minutes(15) - 1).await.is_empty());
+        assert_eq!(due(Wish::Stop, minutes(15)).await[0].id, s.id);
+        assert!(due(Wish::Pause, i64::MAX).await.is_empty());
+        store.set_interval(s.id, Interval::Pause, 2, 30).await.unwrap();
+        assert_eq!(due(Wish::Pause, minutes(2)).await[0].id, s.id);
         store.touch_sandboxes(&[(s.id, minutes(1)), (SandboxId::random(), 1)]).await.unwrap();
         store.touch_sandboxes(&[(s.id, 1)]).await.unwrap();
-        assert!(store.idle_sandboxes(minutes(15)).await.unwrap().is_empty());
-        assert!(store.intend_stop(s.id, (S::Started, D::Started), false, 30).await.unwrap());
-        assert!(store.settle(s.id, (S::Started, D::Stopped), &settled(S::Stopped, D::Stopped), 40).await.unwrap());
-        assert!(store.expired_sandboxes(i64::MAX).await.unwrap().is_empty());
+        assert!(due(Wish::Stop, minutes(15)).await.is_empty());
+        assert!(changed(&store, s.id, (S::Started, D::Started), (S::Started, D::Stopped), 30).await);
+        assert!(changed(&store, s.id, (S::Started, D::Stopped), (S::Stopped, D::Stopped), 40).await);
+        assert!(due(Wish::Delete, i64::MAX).await.is_empty());
+        assert!(due(Wish::Archive, 40 + 10_080 * 60_000 - 1).await.is_empty());
+        assert_eq!(due(Wish::Archive, 40 + 10_080 * 60_000).await.len(), 1);
         store.set_interval(s.id, Interval::Delete, 0, 41).await.unwrap();
-        assert_eq!(store.expired_sandboxes(40).await.unwrap().len(), 1);
+        assert_eq!(due(Wish::Delete, 40).await.len(), 1);
+        assert!(due(Wish::Archive, i64::MAX).await.is_empty(), "ephemeral ones are not archived");
+        assert!(due(Wish::EndOfLife, i64::MAX).await.is_empty());
+        store.set_auto_destroy(s.id, Some(500), 42).await.unwrap();
+        assert!(due(Wish::EndOfLife, 499).await.is_empty());
+        assert_eq!(due(Wish::EndOfLife, 500).await.len(), 1);
         assert_eq!(store.known_sandboxes().await.unwrap(), [(s.id, (S::Stopped, D::Stopped))]);
     })
     .await;

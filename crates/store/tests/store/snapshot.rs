@@ -21,6 +21,7 @@ fn row(id: &str, organization: &str, name: &str) -> SnapshotRow {
         last_used_ms: None,
         created_ms: 1,
         updated_ms: 1,
+        source_sandbox_id: None,
     }
 }
 

@@ -26,6 +26,9 @@ pub enum Trouble {
 #[derive(Default)]
 pub struct Host {
     pub sandboxes: BTreeMap<SandboxId, (SandboxSpec, ObservedState)>,
+    /// What was written into each sandbox, and what is in images made of them.
+    pub files: BTreeMap<SandboxId, Vec<u64>>,
+    pub image_files: HashMap<String, Vec<u64>>,
     pub images: Vec<ImageInfo>,
     pub troubles: HashMap<&'static str, VecDeque<Trouble>>,
     /// No verb is answered: the runner is restarting.
@@ -107,6 +110,21 @@ impl Sim {
     }
 }
 
+impl Host {
+    fn turn(&mut self, id: SandboxId, from: &[ObservedState], to: ObservedState) -> Result<(), RunnerError> {
+        let state = &mut self.sandboxes.get_mut(&id).ok_or_else(|| missing(id))?.1;
+        if *state != to && !from.contains(state) {
+            return Err(conflict(id, state));
+        }
+        *state = to;
+        Ok(())
+    }
+}
+
+fn conflict(id: SandboxId, state: &ObservedState) -> RunnerError {
+    RunnerError::new(RunnerErrorKind::Conflict, format!("sandbox {id} is {state:?}"))
+}
+
 fn missing(id: SandboxId) -> RunnerError {
     RunnerError::new(RunnerErrorKind::NotFound, format!("no sandbox {id} on this host"))
 }
@@ -123,13 +141,16 @@ fn observed((id, (_, state)): (&SandboxId, &(SandboxSpec, ObservedState))) -> Ob
 impl Runner for Sim {
     fn create(&self, spec: SandboxSpec) -> RunnerFuture<'_, Running> {
         self.verb("create", Some(spec.id), move |host| {
-            let known = host
-                .images
-                .iter()
-                .any(|i| i.id == spec.image || i.references.iter().chain(&i.pulled).any(|name| *name == spec.image));
-            if !known {
-                return Err(RunnerError::new(RunnerErrorKind::Invalid, format!("no image {}", spec.image)));
+            if let Some(existing) = host.sandboxes.get_mut(&spec.id) {
+                existing.1 = ObservedState::Running;
+                return Ok(running());
             }
+            let names = |i: &ImageInfo, wanted: &str| i.references.iter().chain(&i.pulled).any(|name| name == wanted);
+            let Some(image) = host.images.iter().find(|i| i.id == spec.image || names(i, &spec.image)) else {
+                return Err(RunnerError::new(RunnerErrorKind::Invalid, format!("no image {}", spec.image)));
+            };
+            let files = host.image_files.get(&image.id).cloned().unwrap_or_default();
+            host.files.insert(spec.id, files);
             host.sandboxes.insert(spec.id, (spec, ObservedState::Running));
             Ok(running())
         })
@@ -143,14 +164,63 @@ impl Runner for Sim {
     }
     fn stop(&self, id: SandboxId, _force: bool) -> RunnerFuture<'_, ()> {
         self.verb("stop", Some(id), move |host| {
-            host.sandboxes.get_mut(&id).ok_or_else(|| missing(id))?.1 = ObservedState::Stopped;
+            let state = &mut host.sandboxes.get_mut(&id).ok_or_else(|| missing(id))?.1;
+            if *state != ObservedState::Archived {
+                *state = ObservedState::Stopped;
+            }
             Ok(())
         })
     }
     fn destroy(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
         self.verb("destroy", Some(id), move |host| {
             host.sandboxes.remove(&id);
+            host.files.remove(&id);
             Ok(())
+        })
+    }
+    fn pause(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
+        self.verb("pause", Some(id), move |host| host.turn(id, &[ObservedState::Running], ObservedState::Paused))
+    }
+    fn resume(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
+        self.verb("resume", Some(id), move |host| host.turn(id, &[ObservedState::Paused], ObservedState::Running))
+    }
+    fn archive(&self, id: SandboxId) -> RunnerFuture<'_, ()> {
+        self.verb("archive", Some(id), move |host| host.turn(id, &[ObservedState::Stopped], ObservedState::Archived))
+    }
+    fn resize(&self, spec: SandboxSpec) -> RunnerFuture<'_, ()> {
+        self.verb("resize", Some(spec.id), move |host| {
+            let entry = host.sandboxes.get_mut(&spec.id).ok_or_else(|| missing(spec.id))?;
+            entry.0 = spec;
+            Ok(())
+        })
+    }
+    fn fork(&self, source: SandboxId, spec: SandboxSpec) -> RunnerFuture<'_, Running> {
+        self.verb("fork", Some(source), move |host| {
+            let (_, state) = host.sandboxes.get(&source).ok_or_else(|| missing(source))?;
+            if !matches!(state, ObservedState::Running) {
+                return Err(conflict(source, state));
+            }
+            if !host.sandboxes.contains_key(&spec.id) {
+                let files = host.files.get(&source).cloned().unwrap_or_default();
+                host.files.insert(spec.id, files);
+                host.sandboxes.insert(spec.id, (spec, ObservedState::Running));
+            }
+            Ok(running())
+        })
+    }
+    fn snapshot(&self, id: SandboxId, reference: String) -> RunnerFuture<'_, ImageInfo> {
+        self.verb("snapshot", Some(id), move |host| {
+            host.sandboxes.get(&id).ok_or_else(|| missing(id))?;
+            if let Some(made) = host.images.iter().find(|image| image.pulled.contains(&reference)) {
+                return Ok(made.clone());
+            }
+            let files = host.files.get(&id).cloned().unwrap_or_default();
+            let made =
+                ImageInfo { id: format!("sha256:{reference}"), references: vec![], ..image("s", Some("daytona")) };
+            let made = ImageInfo { pulled: vec![reference], ..made };
+            host.image_files.insert(made.id.clone(), files);
+            host.images.push(made.clone());
+            Ok(made)
         })
     }
     fn inspect(&self, id: SandboxId) -> RunnerFuture<'_, Observed> {
