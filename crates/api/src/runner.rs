@@ -58,6 +58,15 @@ pub trait Runner: Send + Sync + 'static {
         unsupported("archive")
     }
 
+    /// Makes a volume, a directory that outlives sandboxes; `SandboxSpec::volumes` names it.
+    fn create_volume(&self, _id: String, _size_mib: u64) -> RunnerFuture<'_, ()> {
+        unsupported("create_volume")
+    }
+    /// Removes a volume and its files. `Conflict` while a sandbox names it, `Ok` when there is none.
+    fn remove_volume(&self, _id: String) -> RunnerFuture<'_, ()> {
+        unsupported("remove_volume")
+    }
+
     /// Images present on this host.
     fn images(&self) -> RunnerFuture<'_, Vec<ImageInfo>>;
     /// Makes an image present, from the local store or a registry.
@@ -68,7 +77,7 @@ pub trait Runner: Send + Sync + 'static {
 
 fn unsupported<T>(verb: &'static str) -> RunnerFuture<'static, T> {
     Box::pin(async move {
-        Err(RunnerError::new(RunnerErrorKind::Unsupported, format!("this runner cannot {verb} a sandbox yet")))
+        Err(RunnerError::new(RunnerErrorKind::Unsupported, format!("this runner does not know the verb {verb} yet")))
     })
 }
 
@@ -268,6 +277,13 @@ pub enum RunnerRequest {
     },
     Archive {
         id: SandboxId,
+    },
+    CreateVolume {
+        id: String,
+        size_mib: u64,
+    },
+    RemoveVolume {
+        id: String,
     },
     Images,
     PullImage(PullImage),

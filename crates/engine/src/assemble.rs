@@ -7,9 +7,9 @@ use crate::engine::{Inner, Live, share};
 use crate::error::internal;
 use crate::image::Image;
 use crate::record::Process;
-use crate::rootfs;
 use crate::slot::{Slot, SlotError, first_id};
 use crate::zygote::{Start, StartFds};
+use crate::{rootfs, volume};
 use infield_api::runner::*;
 use infield_api::toolbox::{AGENT_GENERATION, AgentConfig, UsageConfig};
 use infield_sys::pidfd;
@@ -70,6 +70,7 @@ pub(crate) struct Site<'a> {
     pub hostname: String,
     pub shape: Shape,
     pub network_block_all: bool,
+    pub volumes: &'a [VolumeMount],
     /// The disk is still to be made.
     pub fresh: bool,
 }
@@ -93,6 +94,10 @@ pub(crate) fn assemble(
     phases: &mut Phases,
 ) -> Result<(Live, Inherited), RunnerError> {
     let root = make_root(inner, image, &slot, &site, phases)?;
+    if !site.volumes.is_empty() {
+        volume::attach(&inner.disk, &root, site.volumes, slot.userns.as_fd(), first_id(slot.number))?;
+        phases.mark("volumes");
+    }
     let parts = &inner.slots.parts;
     parts.limit(&mut slot, site.shape.limits)?;
     if site.network_block_all {

@@ -14,7 +14,7 @@ use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::{Parts, SlotError, Slots};
 use crate::watch::Watch;
 use crate::zygote::{ZygoteError, Zygotes};
-use crate::{archive, fork, launch, pause, recover, resize, shared_tables, stop, warm};
+use crate::{archive, fork, launch, pause, recover, resize, shared_tables, stop, volume, warm};
 use infield_api::SandboxId;
 use infield_api::runner::*;
 use infield_sys::memfd;
@@ -362,7 +362,7 @@ impl Inner {
         self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn all(&self) -> Vec<Arc<Sandbox>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Sandbox>> {
         self.table().values().cloned().collect()
     }
 
@@ -578,6 +578,14 @@ impl Runner for Engine {
             Err(ImageError::Missing { .. }) => fetch(inner, pull),
             Err(error) => Err(error.into()),
         }))
+    }
+
+    fn create_volume(&self, id: String, size_mib: u64) -> RunnerFuture<'_, ()> {
+        Box::pin(self.blocking(move |inner| volume::create(inner, &id, size_mib)))
+    }
+
+    fn remove_volume(&self, id: String) -> RunnerFuture<'_, ()> {
+        Box::pin(self.blocking(move |inner| volume::remove(inner, &id)))
     }
 
     fn release_image(&self, reference: String) -> RunnerFuture<'_, ()> {

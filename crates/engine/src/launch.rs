@@ -116,7 +116,9 @@ fn create(inner: &Arc<Inner>, entry: &mut Entry, spec: SandboxSpec) -> Result<Ru
     let image = inner.images.resolve(&spec.image)?;
     phases.mark("image");
     let id = spec.id;
-    if let Some((record, live, agent_version)) = warm::claim(inner, &spec, &image, &mut phases) {
+    // What was made ahead has its mounts already.
+    let claimed = spec.volumes.is_empty().then(|| warm::claim(inner, &spec, &image, &mut phases)).flatten();
+    if let Some((record, live, agent_version)) = claimed {
         let ip = Some(inner.slots.parts.net.address(live.process.slot));
         inner.watch(id, &live);
         *entry = Entry { record: Some(record), live: Some(live) };
@@ -231,6 +233,7 @@ pub(crate) fn run(
         hostname: rootfs::hostname(&spec.name),
         shape: Shape::of(spec),
         network_block_all: spec.network_block_all,
+        volumes: &spec.volumes,
         fresh,
     };
     let (live, _) = assemble(inner, image, slot, site, config, phases)?;

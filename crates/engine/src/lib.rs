@@ -29,6 +29,7 @@ mod shared_tables;
 mod slot;
 mod stage;
 mod stop;
+mod volume;
 mod warm;
 mod watch;
 pub mod zygote;

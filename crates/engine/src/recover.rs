@@ -5,7 +5,7 @@ use crate::engine::{EngineConfig, EngineError, Entry, Live, Recovery};
 use crate::error::chain;
 use crate::record::{Process, Record, RecordError, Records, State};
 use crate::slot::Parts;
-use crate::{archive, pause, resize, stop};
+use crate::{archive, pause, resize, stop, volume};
 use infield_api::runner::AGENT_SOCKET_DIR;
 use infield_sys::pidfd;
 use std::collections::HashSet;
@@ -170,7 +170,8 @@ fn sweep(
         Ok(swept) => found.report.orphans += swept,
         Err(error) => tracing::error!(error = chain(&error), "network links without a sandbox stay"),
     }
-    match disk.sweep(keep) {
+    let volumes = volume::disks(disk).map(|volumes| keep.iter().cloned().chain(volumes).collect());
+    match volumes.and_then(|keep| disk.sweep(&keep)) {
         Ok(swept) => found.report.orphans += swept,
         Err(error) => tracing::error!(error = chain(&error), "disks without a sandbox stay"),
     }

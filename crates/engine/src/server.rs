@@ -183,6 +183,8 @@ async fn answer(runner: &dyn Runner, request: RunnerRequest) -> RunnerResponse {
         RunnerRequest::Fork { source, spec } => runner.fork(source, *spec).await.map(RunnerResponse::Running),
         RunnerRequest::Snapshot { id, reference } => runner.snapshot(id, reference).await.map(RunnerResponse::Image),
         RunnerRequest::Archive { id } => runner.archive(id).await.map(done),
+        RunnerRequest::CreateVolume { id, size_mib } => runner.create_volume(id, size_mib).await.map(done),
+        RunnerRequest::RemoveVolume { id } => runner.remove_volume(id).await.map(done),
         RunnerRequest::Images => runner.images().await.map(RunnerResponse::Images),
         RunnerRequest::PullImage(pull) => runner.pull_image(pull).await.map(RunnerResponse::Image),
         RunnerRequest::ReleaseImage { reference } => runner.release_image(reference).await.map(done),

@@ -238,6 +238,7 @@ fn make(inner: &Inner, image: &Image, shape: Shape) -> Result<Warm, RunnerError>
             hostname: UNNAMED.to_owned(),
             shape,
             network_block_all: false,
+            volumes: &[],
             fresh: true,
         };
         let channel = |_: &Inherited| Ok(theirs.into());

@@ -15,7 +15,8 @@ pub const ATTR_NOEXEC: u64 = 0x8;
 const ATTR_IDMAP: u64 = 0x0010_0000;
 
 const OPEN_TREE_CLONE: u32 = 1;
-const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x04;
+const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
@@ -127,6 +128,22 @@ pub fn attach(mount: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
             libc::AT_FDCWD,
             path.as_ptr(),
             MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+    .map(|_| ())
+}
+
+/// Puts a detached mount on a directory, which may itself be in a detached mount (since Linux 6.15).
+pub fn attach_to(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: constant empty paths.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            place.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
         )
     })
     .map(|_| ())

@@ -153,6 +153,14 @@ impl Runner for RemoteRunner {
         Box::pin(async move { done(self.call(RunnerRequest::Archive { id }).await?) })
     }
 
+    fn create_volume(&self, id: String, size_mib: u64) -> RunnerFuture<'_, ()> {
+        Box::pin(async move { done(self.call(RunnerRequest::CreateVolume { id, size_mib }).await?) })
+    }
+
+    fn remove_volume(&self, id: String) -> RunnerFuture<'_, ()> {
+        Box::pin(async move { done(self.call(RunnerRequest::RemoveVolume { id }).await?) })
+    }
+
     fn images(&self) -> RunnerFuture<'_, Vec<ImageInfo>> {
         Box::pin(async move {
             match self.call(RunnerRequest::Images).await? {
