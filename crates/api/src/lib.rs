@@ -17,6 +17,7 @@ pub mod snapshot;
 pub mod state;
 pub mod toolbox;
 pub mod user;
+pub mod volume;
 
 mod id;
 pub use id::SandboxId;

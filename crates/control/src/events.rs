@@ -9,8 +9,11 @@ use crate::{
     http::{extract::BaseUrl, view},
 };
 use axum::http::header;
-use infield_api::state::{DesiredState, SandboxState, SnapshotState};
-use infield_store::{Changed, SandboxRow, SnapshotRow};
+use infield_api::{
+    state::{DesiredState, SandboxState, SnapshotState},
+    volume::VolumeState,
+};
+use infield_store::{Changed, SandboxRow, SnapshotRow, VolumeRow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use socketioxide::{
@@ -132,6 +135,20 @@ impl Events {
         let payload =
             |_: &Listener| json!({ "snapshot": view::snapshot(row.clone()), "oldState": old, "newState": row.state });
         self.tell(&row.organization_id, "snapshot.state.updated", payload);
+    }
+
+    pub fn volume_created(&self, row: &VolumeRow) {
+        self.tell(&row.organization_id, "volume.created", |_| view::volume(row.clone()));
+    }
+
+    pub fn volume_used(&self, row: &VolumeRow) {
+        self.tell(&row.organization_id, "volume.lastUsedAt.updated", |_| view::volume(row.clone()));
+    }
+
+    pub fn volume_state(&self, row: &VolumeRow, old: VolumeState) {
+        let payload =
+            |_: &Listener| json!({ "volume": view::volume(row.clone()), "oldState": old, "newState": row.state });
+        self.tell(&row.organization_id, "volume.state.updated", payload);
     }
 
     fn sandbox(&self, row: &SandboxRow, old: Option<(SandboxState, DesiredState)>) {

@@ -20,6 +20,7 @@ mod secret;
 mod signed_url;
 pub mod simulation;
 mod snapshots;
+mod volumes;
 
 pub use app::{App, ControlConfig, Limits, REGION};
 pub use bootstrap::{ADMIN, AdminKey, another_admin_key, bootstrap};

@@ -68,9 +68,8 @@ pub(crate) fn attach(
     }
     for volume in volumes {
         let source = source(disk, volume)?;
-        let shown = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
         let attributes = mount::ATTR_NODEV | mount::ATTR_NOSUID;
-        let tree = mount::clone_tree(&shown, Some(userns), attributes)
+        let tree = mount::clone_tree(&shown(&source), Some(userns), attributes)
             .map_err(|e| failed(&disk.path(&volume.volume), "shift the ids of the volume", &e))?;
         place(root, volume, &tree, first_id)?;
     }
@@ -90,12 +89,28 @@ fn source(disk: &Disk, volume: &VolumeMount) -> Result<OwnedFd, RunnerError> {
     };
     let subpath = volume.subpath.as_deref().unwrap_or_default();
     for part in parts(subpath)? {
-        dir = beneath::ensure_directory(dir.as_fd(), part, MODE).map_err(|e| {
+        dir = open_or_make(&dir, part).map_err(|e| {
             let message = format!("the subpath {subpath:?} of volume {} cannot be used: {e}", volume.volume);
             RunnerError::new(RunnerErrorKind::Invalid, message)
         })?;
     }
     Ok(dir)
+}
+
+/// One that is there is taken as it is.
+fn open_or_make(dir: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    match beneath::open_directory(dir.as_fd(), name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
+    }
+    let made = beneath::ensure_directory(dir.as_fd(), name, MODE)?;
+    fs::set_permissions(shown(&made), fs::Permissions::from_mode(MODE))?;
+    Ok(made)
+}
+
+/// A path for what is open.
+fn shown(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 fn place(root: &OwnedFd, volume: &VolumeMount, tree: &OwnedFd, first_id: u32) -> Result<(), RunnerError> {

@@ -20,6 +20,7 @@ mod signing_key;
 mod simulated;
 mod snapshot;
 mod usage;
+mod volume;
 
 pub use api_key::ApiKeyRow;
 pub use changes::Changed;
@@ -33,6 +34,7 @@ pub use sandbox_sweep::{Known, Wish};
 pub use simulated::{Before, Moment, Simulated};
 pub use snapshot::{SnapshotPage, SnapshotRow, SnapshotSort};
 pub use usage::{PERIOD_MS_MAX, UsageNow, UsagePeriod};
+pub use volume::VolumeRow;
 
 /// An open database with this version's tables.
 #[derive(Clone)]

@@ -7,6 +7,7 @@ use crate::{
 };
 use infield_api::{
     SandboxId,
+    sandbox::SandboxVolume,
     state::{DesiredState, SandboxState},
 };
 use std::collections::BTreeMap;
@@ -56,6 +57,7 @@ pub struct SandboxRow {
     pub linked_id: Option<SandboxId>,
     /// What the change under way is about.
     pub job: Option<Job>,
+    pub volumes: Vec<SandboxVolume>,
     pub created_ms: i64,
     pub updated_ms: i64,
     pub activity_ms: i64,
@@ -75,7 +77,7 @@ macro_rules! columns {
         "id, organization_id, name, state, desired_state, snapshot, image, run_as, shown_user, entrypoint, env, labels, \
          public, network_block_all, target, cpu, memory_gib, disk_gib, auto_stop, auto_archive, auto_delete, \
          error_reason, recoverable, auth_token, daemon_version, runner_id, force_stop, created_at, updated_at, \
-         last_activity_at, auto_pause, auto_destroy_at, parent_id, linked_id, job"
+         last_activity_at, auto_pause, auto_destroy_at, parent_id, linked_id, job, volumes"
     };
 }
 pub(crate) use columns;
@@ -181,7 +183,7 @@ fn insertion(s: &SandboxRow) -> (&'static str, Vec<Arg>) {
         "INSERT INTO sandboxes (",
         columns!(),
         ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
-         $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35)"
+         $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36)"
     );
     let mut args: Vec<Arg> = vec![
         s.id.to_string().into(),
@@ -221,6 +223,7 @@ fn insertion(s: &SandboxRow) -> (&'static str, Vec<Arg>) {
         s.parent_id.map(|id| id.to_string()).into(),
         s.linked_id.map(|id| id.to_string()).into(),
         s.job.as_ref().map(json_text).into(),
+        json_text(&s.volumes).into(),
     ]);
     (sql, args)
 }
@@ -262,6 +265,7 @@ pub(crate) fn sandbox_row(row: &Row) -> Result<SandboxRow, StoreError> {
         parent_id: id_or_null(row, 32)?,
         linked_id: id_or_null(row, 33)?,
         job: row.text_or_null(34)?.map(|_| row.json(34)).transpose()?,
+        volumes: row.json(35)?,
     })
 }
 

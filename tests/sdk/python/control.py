@@ -26,6 +26,7 @@ from daytona import (
     DaytonaNotFoundError,
     ListSandboxesQuery,
     SessionExecuteRequest,
+    VolumeMount,
 )
 from daytona.common.errors import DaytonaAuthenticationError, DaytonaBadRequestError, DaytonaConflictError
 from kit import raises, unique
@@ -156,6 +157,42 @@ def test_sockets_of_other_clients(_, sandbox):
     by_query = followed(f"ws://{api.netloc}/toolbox/{sandbox.id}{path}&DAYTONA_SANDBOX_AUTH_KEY={token}")
     assert b"first" in by_query and b"last" in by_query, by_query
     sandbox.process.delete_session("sockets")
+
+
+def test_volumes(daytona, _):
+    name = unique("volume")
+    volume = daytona.volume.get(name, create=True)
+    for _ in range(500):
+        if daytona.volume.get(name).state == "ready":
+            break
+        time.sleep(0.02)
+    assert daytona.volume.get(name).id == volume.id
+    assert volume.id in [v.id for v in daytona.volume.list()]
+    mount = VolumeMount(volume_id=volume.id, mount_path="/home/daytona/kept")
+    first = daytona.create(CreateSandboxFromSnapshotParams(volumes=[mount]))
+    try:
+        first.fs.upload_file(b"kept", "kept/file.txt")
+        assert daytona.get(first.id).volumes[0].volume_id == volume.id
+        # The volumes of this client raise what its generated part raises.
+        try:
+            daytona.volume.delete(volume)
+        except Exception as error:  # noqa: BLE001
+            assert "409" in str(error) or getattr(error, "status_code", None) == 409, error
+        else:
+            raise AssertionError("a volume in use was deleted")
+    finally:
+        first.delete()
+    second = daytona.create(CreateSandboxFromSnapshotParams(volumes=[mount]))
+    try:
+        assert second.fs.download_file("kept/file.txt") == b"kept"
+    finally:
+        second.delete()
+    daytona.volume.delete(volume)
+    for _ in range(500):
+        if name not in [v.name for v in daytona.volume.list()]:
+            return
+        time.sleep(0.02)
+    raise AssertionError("a deleted volume is still listed")
 
 
 def listening(token, heard):

@@ -108,6 +108,21 @@ async function test_previews(_, sandbox) {
   await rejects(400, sandbox.getPreviewLink(65536))
 }
 
+async function test_volumes(daytona) {
+  const name = `volume-${randomUUID()}`
+  const volume = await daytona.volume.get(name, true)
+  while ((await daytona.volume.get(name)).state !== 'ready') await new Promise((soon) => setTimeout(soon, 20))
+  const sandbox = await daytona.create({ volumes: [{ volumeId: volume.id, mountPath: '/home/daytona/kept' }] })
+  try {
+    await sandbox.fs.uploadFile(Buffer.from('kept'), 'kept/file.txt')
+    assert.equal((await sandbox.process.executeCommand('cat /home/daytona/kept/file.txt')).result, 'kept')
+  } finally {
+    await sandbox.delete()
+  }
+  await daytona.volume.delete(volume)
+  assert.ok((await daytona.volume.list()).every((v) => v.name !== name || v.state !== 'ready'))
+}
+
 async function test_stop_and_start_keep_files(daytona) {
   const sandbox = await daytona.create()
   try {
@@ -136,6 +151,7 @@ const cases = [
   test_list_and_labels,
   test_intervals,
   test_previews,
+  test_volumes,
   test_stop_and_start_keep_files,
   test_errors,
 ]

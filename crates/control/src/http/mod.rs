@@ -18,6 +18,7 @@ pub mod signing_key;
 pub mod snapshot;
 pub mod user;
 pub(crate) mod view;
+pub mod volume;
 
 use crate::{app::App, error};
 use axum::{
@@ -41,6 +42,7 @@ pub fn router(app: App) -> Router {
         .merge(accounts())
         .merge(sandboxes())
         .merge(snapshots())
+        .merge(volumes())
         .fallback(operations::unknown)
         .method_not_allowed_fallback(operations::unknown)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
@@ -125,6 +127,13 @@ fn snapshots() -> Router<App> {
     Router::new()
         .route("/snapshots", get(snapshot::list).post(snapshot::create))
         .route("/snapshots/{snapshot}", get(snapshot::get).delete(snapshot::delete))
+}
+
+fn volumes() -> Router<App> {
+    Router::new()
+        .route("/volumes", get(volume::list).post(volume::create))
+        .route("/volumes/{volume}", get(volume::get).delete(volume::delete))
+        .route("/volumes/by-name/{name}", get(volume::by_name))
 }
 
 /// Browsers of any origin may call with a bearer key; cookies mean nothing here.

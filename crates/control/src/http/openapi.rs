@@ -2,7 +2,7 @@
 
 use super::{
     api_key, config, mission, organization, preview, sandbox, sandbox_fork, sandbox_list, sandbox_reshape,
-    sandbox_settings, signing_key, snapshot, user,
+    sandbox_settings, signing_key, snapshot, user, volume,
 };
 use axum::{
     http::header,
@@ -32,6 +32,7 @@ use utoipa::OpenApi;
         signing_key::get, signing_key::rotate,
         mission::clone, mission::exec,
         snapshot::list, snapshot::get, snapshot::create, snapshot::delete,
+        volume::list, volume::get, volume::by_name, volume::create, volume::delete,
     )
 )]
 struct Described;

@@ -5,8 +5,9 @@ use crate::{clock::iso, lifecycle::rules};
 use infield_api::{
     sandbox::{Sandbox, SandboxClass, SandboxListItem},
     snapshot::SnapshotDto,
+    volume::VolumeDto,
 };
-use infield_store::{SandboxRow, SnapshotRow};
+use infield_store::{SandboxRow, SnapshotRow, VolumeRow};
 
 /// Backups are not made here.
 const NO_BACKUP: &str = "None";
@@ -50,7 +51,7 @@ pub fn sandbox(row: SandboxRow, base: &BaseUrl) -> Sandbox {
         auto_delete_interval: row.auto_delete_min,
         auto_destroy_at: row.auto_destroy_ms.map(iso),
         queue_timeout: None,
-        volumes: Vec::new(),
+        volumes: row.volumes,
         build_info: None,
         created_at: iso(row.created_ms),
         updated_at: iso(row.updated_ms),
@@ -124,5 +125,18 @@ pub fn snapshot(row: SnapshotRow) -> SnapshotDto {
         reference: row.image,
         source_sandbox_id: row.source_sandbox_id,
         sandbox_class: SandboxClass::Container,
+    }
+}
+
+pub fn volume(row: VolumeRow) -> VolumeDto {
+    VolumeDto {
+        id: row.id,
+        name: row.name,
+        organization_id: row.organization_id,
+        state: row.state,
+        created_at: iso(row.created_ms),
+        updated_at: iso(row.updated_ms),
+        last_used_at: row.last_used_ms.map(iso),
+        error_reason: row.error_reason,
     }
 }

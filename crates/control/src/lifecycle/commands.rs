@@ -11,7 +11,7 @@ use crate::{
     auth::Caller,
     clock::now_ms,
     error::{ApiError, ApiResult},
-    secret,
+    secret, volumes,
 };
 use axum::http::StatusCode;
 use infield_api::{
@@ -53,6 +53,9 @@ pub async fn create(app: &App, caller: &Caller, body: CreateSandbox) -> ApiResul
         other => other.into(),
     })?;
     let insert_us = began.elapsed().as_micros() as u64;
+    if !row.volumes.is_empty() {
+        volumes::note_use(app, &row.volumes).await?;
+    }
     let waiting = app.driver.wake(row.id, Some(row.clone()), Look::No);
     let (row, took) = brought_up(app, row.id, waiting).await?;
     Ok(Created { row, took, insert_us })

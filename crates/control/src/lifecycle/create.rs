@@ -7,7 +7,7 @@ use crate::{
     auth::Caller,
     clock::{MINUTE_MS, now_ms},
     error::{ApiError, ApiResult},
-    names, secret, snapshots,
+    names, secret, snapshots, volumes,
 };
 use infield_api::{
     SandboxId,
@@ -25,7 +25,7 @@ const AUTO_DELETE_NEVER: i64 = -1;
 const INTERVAL_MAX_MIN: i64 = 100 * 365 * 24 * 60;
 
 /// Checks the request and makes the row to insert.
-pub async fn row_for(app: &App, caller: &Caller, body: CreateSandbox) -> ApiResult<SandboxRow> {
+pub async fn row_for(app: &App, caller: &Caller, mut body: CreateSandbox) -> ApiResult<SandboxRow> {
     check_shape(&body)?;
     check_resources(app, &body)?;
     if let Some(target) = body.target.as_deref().filter(|t| !t.is_empty() && *t != REGION) {
@@ -46,7 +46,8 @@ pub async fn row_for(app: &App, caller: &Caller, body: CreateSandbox) -> ApiResu
     };
     check_pause(intervals.pause, intervals.stop, intervals.delete)?;
     let linked = linked(app, caller, &body, intervals.delete).await?;
-    Ok(SandboxRow { linked_id: linked, ..new_row(caller, body, &snapshot, intervals) })
+    let volumes = volumes::for_create(app, caller, body.volumes.take().unwrap_or_default()).await?;
+    Ok(SandboxRow { linked_id: linked, volumes, ..new_row(caller, body, &snapshot, intervals) })
 }
 
 struct Intervals {
@@ -115,6 +116,7 @@ fn new_row(caller: &Caller, body: CreateSandbox, snapshot: &SnapshotRow, interva
         parent_id: None,
         linked_id: None,
         job: None,
+        volumes: Vec::new(),
     }
 }
 
@@ -190,9 +192,6 @@ fn check_unsupported(body: &CreateSandbox) -> ApiResult<()> {
     }
     if body.queue_timeout.is_some_and(|minutes| minutes <= 0) {
         return Err(ApiError::bad_request("queueTimeout must be a positive number of minutes"));
-    }
-    if body.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty()) {
-        return Err(ApiError::not_built("Mounting volumes"));
     }
     if body.secrets.as_ref().is_some_and(|secrets| !secrets.is_empty()) {
         return Err(ApiError::not_built("Attaching secrets"));

@@ -3,7 +3,7 @@
 //! A difference is only a suspicion here: the sandbox's own task looks again, alone, before anything is written.
 
 use super::{driver::Look, rules};
-use crate::{app::App, snapshots};
+use crate::{app::App, snapshots, volumes};
 use infield_api::{
     SandboxId,
     runner::{Observed, ObservedState, RunnerError, RunnerErrorKind},
@@ -58,6 +58,7 @@ async fn at_start(app: &App) -> Result<(), ReconcileError> {
         tracing::warn!(error = %e, "cannot list the host's images yet");
     }
     snapshots::resume_pulls(app).await?;
+    volumes::resume(app).await?;
     Ok(())
 }
 

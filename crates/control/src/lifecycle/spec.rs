@@ -1,7 +1,10 @@
 //! What the host is told of a sandbox: platform variables first, then the user's, then identity.
 
 use crate::names;
-use infield_api::runner::SandboxSpec;
+use infield_api::{
+    runner::{SandboxSpec, VolumeMount},
+    sandbox::SandboxVolume,
+};
 use infield_store::SandboxRow;
 
 const MIB_PER_GIB: i64 = 1024;
@@ -27,6 +30,11 @@ pub fn spec_of(row: &SandboxRow) -> SandboxSpec {
         disk_mib: u64::try_from(row.disk_gib * MIB_PER_GIB).unwrap_or(0),
         network_block_all: row.network_block_all,
         entrypoint: row.entrypoint.clone(),
-        volumes: vec![],
+        volumes: row.volumes.iter().map(mount_of).collect(),
     }
+}
+
+fn mount_of(volume: &SandboxVolume) -> VolumeMount {
+    let SandboxVolume { volume_id, mount_path, subpath } = volume.clone();
+    VolumeMount { volume: volume_id, path: mount_path, subpath }
 }

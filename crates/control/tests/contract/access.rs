@@ -182,7 +182,7 @@ async fn what_is_not_there_says_so() {
     assert_eq!((nowhere.status, nowhere.json["path"].as_str()), (404, Some("/api/nowhere")));
     assert_eq!(nowhere.json["error"], "Not Found");
     for (method, path, operation) in [
-        ("GET", "/volumes", "listVolumes"),
+        ("GET", "/warm-pools", "listWarmPools"),
         ("POST", "/sandbox/x/network-settings", "updateNetworkSettings"),
         ("GET", "/sandbox/x/build-logs", "getBuildLogs"),
         ("POST", "/organizations", "createOrganization"),

@@ -7,3 +7,4 @@ mod sandbox;
 mod signed_preview;
 mod snapshot;
 mod usage;
+mod volume;

@@ -46,6 +46,7 @@ pub fn row(name: &str) -> SandboxRow {
         parent_id: None,
         linked_id: None,
         job: None,
+        volumes: vec![],
     }
 }
 

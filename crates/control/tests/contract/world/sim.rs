@@ -242,6 +242,12 @@ impl Runner for Sim {
             Ok(OwnedFd::from(ours))
         })
     }
+    fn create_volume(&self, _: String, _: u64) -> RunnerFuture<'_, ()> {
+        self.verb("create_volume", None, |_| Ok(()))
+    }
+    fn remove_volume(&self, _: String) -> RunnerFuture<'_, ()> {
+        self.verb("remove_volume", None, |_| Ok(()))
+    }
     fn images(&self) -> RunnerFuture<'_, Vec<ImageInfo>> {
         self.verb("images", None, |host| Ok(host.images.clone()))
     }
