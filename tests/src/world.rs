@@ -157,11 +157,12 @@ impl World {
     }
 
     /// With these, a program that starts a server by itself starts this world's.
-    pub fn serve_environment(&self) -> [(&'static str, String); 4] {
+    pub fn serve_environment(&self) -> [(&'static str, String); 5] {
         [
             ("INFIELD_DATA_DIR", self.data_dir.display().to_string()),
             ("INFIELD_LISTEN", format!("127.0.0.1:{}", self.port)),
             ("INFIELD_SUBNET", self.subnet.cidr()),
+            ("INFIELD_SSH_LISTEN", "127.0.0.1:0".to_owned()),
             ("INFIELD_IMAGE_DIR", shared_images().display().to_string()),
         ]
     }
@@ -378,7 +379,7 @@ fn start(folder: &Path, data_dir: &Path, port: u16, subnet: &Subnet, options: &O
     let log = File::options().create(true).append(true).open(folder.join("server.log")).unwrap();
     let mut command = Command::new(binary("infield"));
     command.arg("serve").arg("--data-dir").arg(data_dir).args(["--listen", &format!("127.0.0.1:{port}")]);
-    command.args(["--subnet", &subnet.cidr()]);
+    command.args(["--subnet", &subnet.cidr()]).env("INFIELD_SSH_LISTEN", "127.0.0.1:0");
     if !options.own_images {
         command.arg("--image-dir").arg(shared_images());
     }

@@ -1,7 +1,7 @@
 //! Start of the agent: as PID 1 with inherited descriptors, as an ordinary process for tests (`--listen SOCKET --config
-//! FILE`), or as its own short-lived Git worker. Knows no more than where the socket and the configuration come from.
+//! FILE`), or as its own short-lived Git worker or SFTP server. Knows no more than where the socket and the configuration come from.
 
-use infield_agent::{Server, WORKER_ARGUMENT, prepare, run_git_worker};
+use infield_agent::{SFTP_ARGUMENT, Server, WORKER_ARGUMENT, prepare, run_git_worker, run_sftp_server};
 use infield_api::toolbox::{AGENT_CONFIG_FD, AGENT_LISTEN_FD, AgentConfig};
 use std::fs::File;
 use std::io::Read;
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         [] => inherited(),
         ["--listen", socket, "--config", file] => named(socket, file),
         [word] if *word == WORKER_ARGUMENT => run_git_worker(std::env::var_os("SSL_CERT_FILE").map(Into::into)),
+        [word] if *word == SFTP_ARGUMENT => run_sftp_server(),
         _ => Err("usage: infield-agent [--listen SOCKET --config FILE]".into()),
     };
     match outcome {

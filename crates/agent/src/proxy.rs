@@ -6,7 +6,7 @@
 use crate::error::{Answer, Failure, reason};
 use crate::proxy_target::target_of;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Path, Request};
 use axum::response::Response;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri, Version};
@@ -100,6 +100,28 @@ pub async fn forward(mut request: Request) -> Answer {
         splice(client, hyper::upgrade::on(&mut answer))?;
     }
     Ok(answer_of(answer))
+}
+
+/// `GET /port/{port}/connect`: raw bytes to a port, over an upgraded connection (an Infield extension, for SSH).
+pub async fn connect_raw(Path(port): Path<String>, mut request: Request) -> Answer {
+    let wants_tcp = upgrade_of(request.headers()).is_some_and(|wanted| wanted.as_bytes().eq_ignore_ascii_case(b"tcp"));
+    let port = port.parse::<u16>().ok().filter(|port| wants_tcp && *port > 0);
+    let port = port.ok_or_else(|| Failure::bad_request("this takes a port and `Upgrade: tcp`"))?;
+    let place = Place::take()?;
+    let mut stream = connect(port).await.map_err(|e| upstream(format!("port {port}: {}", reason(&e))))?;
+    let client = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        if let Ok(client) = client.await {
+            let (mut client, size) = (TokioIo::new(client), UPGRADED_BUFFER_BYTES);
+            let _ = copy_bidirectional_with_sizes(&mut client, &mut stream, size, size).await;
+        }
+        drop(place);
+    });
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+    Ok(answer)
 }
 
 fn upstream(what: String) -> Failure {

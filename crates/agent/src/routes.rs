@@ -17,7 +17,8 @@ pub fn table() -> Router<Shared> {
         .route("/env", post(info::update_env))
         .route("/system/metrics", get(metrics::metrics))
         .route("/port", get(port::list))
-        .route("/port/{port}/in-use", get(port::in_use));
+        .route("/port/{port}/in-use", get(port::in_use))
+        .route("/port/{port}/connect", get(proxy::connect_raw));
     let process = Router::new()
         .route("/process/execute", post(execute::execute))
         .route("/process/execute/stream", get(stream::execute_stream))

@@ -5,8 +5,9 @@
 
 use crate::children::Exit;
 use crate::error::Failure;
-use crate::execute::{Line, Notice, Stdin};
-use crate::launch::{Child, signal_group};
+use crate::execute::{Line, NoStart, Notice, Stdin};
+use crate::launch::{Child, Launch, LaunchError, launch, signal_group};
+use crate::sftp;
 use crate::state::Shared;
 use crate::ws::{Inbound, Incoming, Limits, Outgoing, Refused, Upgrade, code};
 use axum::extract::State;
@@ -43,7 +44,7 @@ pub async fn execute_stream(State(agent): State<Shared>, upgrade: Upgrade) -> Re
 
 async fn session(agent: Shared, mut incoming: Incoming, outgoing: Outgoing) {
     match first_message(&agent, &mut incoming).await {
-        Ok((line, stdin)) => match line.start(&agent, stdin, true).await {
+        Ok(wanted) => match wanted.start(&agent).await {
             Ok((child, notice)) => return drive(child, notice, incoming, outgoing).await,
             Err(no_start) => {
                 let text = Message::Binary(tagged(STREAM_STDERR, no_start.text.as_bytes()));
@@ -57,7 +58,25 @@ async fn session(agent: Shared, mut incoming: Incoming, outgoing: Outgoing) {
     incoming.drain().await;
 }
 
-async fn first_message(agent: &Shared, incoming: &mut Incoming) -> Result<(Line, Stdin), Option<Failure>> {
+/// What is to be run.
+enum Wanted {
+    Command(Line, Stdin),
+    Sftp(Launch),
+}
+
+impl Wanted {
+    async fn start(self, agent: &Shared) -> Result<(Child, Notice), NoStart> {
+        match self {
+            Self::Command(line, stdin) => line.start(agent, stdin, true).await,
+            Self::Sftp(what) => {
+                let failed = |e: LaunchError| NoStart { code: -1, text: format!("no SFTP server: {}", e.source()) };
+                Ok((launch(agent, what).await.map_err(failed)?, Notice::silent()))
+            }
+        }
+    }
+}
+
+async fn first_message(agent: &Shared, incoming: &mut Incoming) -> Result<Wanted, Option<Failure>> {
     let text = match incoming.next().await {
         Some(Inbound::Text(text)) => text,
         Some(Inbound::Binary(_)) => {
@@ -66,8 +85,13 @@ async fn first_message(agent: &Shared, incoming: &mut Incoming) -> Result<(Line,
         None => return Err(None),
     };
     let request: StreamRequest = serde_json::from_str(&text).map_err(|e| Some(Failure::invalid_body(e)))?;
+    match request.subsystem.as_deref() {
+        None => {}
+        Some("sftp") => return Ok(Wanted::Sftp(sftp::launch(agent))),
+        Some(other) => return Err(Some(Failure::bad_request(format!("there is no subsystem {other:?}, only sftp")))),
+    }
     let stdin = if request.stdin { Stdin::Caller } else { Stdin::Script };
-    Ok((Line::new(agent, request.command, request.cwd, request.envs.as_ref())?, stdin))
+    Ok(Wanted::Command(Line::new(agent, request.command, request.cwd, request.envs.as_ref())?, stdin))
 }
 
 /// What the client's messages ask of the child's owner.

@@ -19,6 +19,22 @@ pub struct DaytonaConfiguration {
     pub max_auto_archive_interval: u32,
     pub maintanance_mode: bool,
     pub environment: String,
+    #[serde(flatten)]
+    pub ssh: Option<SshGateway>,
+}
+
+/// How the SSH gateway is reached and known; absent where SSH is off.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SshGateway {
+    /// With `{{TOKEN}}` in it.
+    pub ssh_gateway_command: String,
+    pub ssh_gateway_host: String,
+    pub ssh_gateway_port: u16,
+    /// As in a `known_hosts` file, without the host.
+    pub ssh_gateway_host_keys: Vec<String>,
+    /// `SHA256:…`, in the same order.
+    pub ssh_gateway_host_key_fingerprints: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]

@@ -30,6 +30,8 @@ pub enum Credential<'a> {
     Public,
     /// The token is a link's, for this port.
     Link(u16),
+    /// The token is one for SSH.
+    Ssh,
     /// From [`Directory::session`].
     Session {
         cookie: &'a str,

@@ -14,6 +14,7 @@ pub mod preview;
 pub mod runner;
 pub mod sandbox;
 pub mod snapshot;
+pub mod ssh;
 pub mod state;
 pub mod toolbox;
 pub mod user;

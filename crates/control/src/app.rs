@@ -31,6 +31,18 @@ pub struct ControlConfig {
     pub limits: Limits,
     /// Shown by `GET /config`.
     pub version: String,
+    /// Where the SSH gateway listens; `None` = it does not.
+    pub ssh: Option<SshListener>,
+}
+
+/// The SSH gateway as clients have to know it.
+#[derive(Clone, Debug)]
+pub struct SshListener {
+    pub port: u16,
+    /// One line: kind and key.
+    pub host_key: String,
+    /// `SHA256:…`
+    pub fingerprint: String,
 }
 
 /// Whole cores and GiB.
@@ -64,6 +76,7 @@ impl Default for ControlConfig {
             default_snapshot: "infield/base:1".to_owned(),
             limits: Limits { cpu: 4, memory_gib: 8, disk_gib: 10 },
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            ssh: None,
         }
     }
 }

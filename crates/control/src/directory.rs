@@ -102,6 +102,12 @@ impl App {
         self.by_id(found.ok_or(DirectoryError::Unauthorized)?).await
     }
 
+    /// A token for SSH opens the sandbox it was made for.
+    async fn by_ssh(&self, token: &str) -> Result<Arc<SandboxRow>, DirectoryError> {
+        let found = self.store.ssh_access(&secret::hash(token), now_ms()).await.map_err(unavailable)?;
+        self.by_id(found.ok_or(DirectoryError::Unauthorized)?).await
+    }
+
     /// A cookie opens the sandbox it names, under the id in the host or under the link that it was given for.
     async fn by_session(&self, cookie: &str, scope: &str, label: &str) -> Result<Arc<SandboxRow>, DirectoryError> {
         let (named, expires_s) = session_of(cookie, now_ms() / 1000).ok_or(DirectoryError::Unauthorized)?;
@@ -146,6 +152,7 @@ impl Directory for App {
                 Credential::SignedFile(asked) => self.by_signature(&asked, sandbox).await?,
                 Credential::Public => self.by_public(sandbox).await?,
                 Credential::Link(port) => self.by_link(sandbox, port).await?,
+                Credential::Ssh => self.by_ssh(sandbox).await?,
                 Credential::Session { cookie, scope } => self.by_session(cookie, scope, sandbox).await?,
             };
             let shown = rules::shown((row.state, row.desired));

@@ -22,7 +22,7 @@ pub mod simulation;
 mod snapshots;
 mod volumes;
 
-pub use app::{App, ControlConfig, Limits, REGION};
+pub use app::{App, ControlConfig, Limits, REGION, SshListener};
 pub use bootstrap::{ADMIN, AdminKey, another_admin_key, bootstrap};
 pub use http::openapi::openapi_json;
 /// The pure heart of the lifecycle, for its property test.

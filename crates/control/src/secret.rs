@@ -23,15 +23,24 @@ pub fn auth_token() -> String {
 
 /// A new token for a link to one port: 16 letters and digits, as it stands in a host name; 82 bits.
 pub fn link_token() -> String {
+    letters_and_digits(16)
+}
+
+/// A new token for SSH, as it is typed for a user name: 32 letters and digits, 165 bits.
+pub fn ssh_token() -> String {
+    letters_and_digits(32)
+}
+
+fn letters_and_digits(length: usize) -> String {
     const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     // What would make the first letters likelier is left out.
     let even = |byte: &u8| *byte < 252;
     let mut token = String::new();
-    while token.len() < 16 {
+    while token.len() < length {
         let more = random_bytes().into_iter().filter(even).map(|byte| char::from(ALPHABET[usize::from(byte) % 36]));
         token.extend(more);
     }
-    token.truncate(16);
+    token.truncate(length);
     token
 }
 
@@ -88,6 +97,8 @@ mod tests {
         assert_eq!(auth_token().len(), 32);
         let link = link_token();
         assert!(link.len() == 16 && link.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()), "{link}");
+        let ssh = ssh_token();
+        assert!(ssh.len() == 32 && ssh.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()), "{ssh}");
         assert_eq!((signing_key().len(), signing_key().as_bytes()[0].is_ascii_alphabetic()), (32, true));
         assert!(same("abc", "abc") && !same("abc", "abd") && !same("abc", "ab"));
     }

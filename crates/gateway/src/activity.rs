@@ -38,6 +38,10 @@ impl Activity {
         if headers.get(SKIP).is_some_and(|v| v == "true") {
             return Open { shared: None };
         }
+        self.begin(sandbox)
+    }
+
+    pub fn begin(&self, sandbox: SandboxId) -> Open {
         self.shared.directory.touch(sandbox);
         *self.shared.lock().entry(sandbox).or_default() += 1;
         Open { shared: Some((self.shared.clone(), sandbox)) }

@@ -1,10 +1,11 @@
-//! Bytes in, bytes out: the toolbox relay, `/toolbox/{sandbox}/{path…}` → the sandbox's agent, and previews, where a host
-//! name means a port of a sandbox.
+//! Bytes in, bytes out: the toolbox relay, `/toolbox/{sandbox}/{path…}` → the sandbox's agent; previews, where a host
+//! name means a port of a sandbox; and SSH.
 //!
 //! Two hops and no more: ask the [`Directory`] who may reach what, splice to the agent's stream from the [`Runner`].
 //!
 //! Architecture Invariant: no request or response body is ever decoded, buffered whole or understood here, and no toolbox
-//! route is known by name; the toolbox grows without this crate learning of it. It knows no rows and no lifecycle.
+//! route is known by name; the toolbox grows without this crate learning of it. (`ssh/` is a client of the toolbox with a
+//! protocol of its own to translate, and the exception.) It knows no rows and no lifecycle.
 
 mod activity;
 mod auth;
@@ -16,6 +17,7 @@ mod host;
 mod page;
 mod pool;
 mod preview;
+pub mod ssh;
 mod target;
 mod upgrade;
 

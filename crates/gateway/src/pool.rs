@@ -194,7 +194,7 @@ fn is_broken_pipe(error: &hyper::Error) -> bool {
     false
 }
 
-fn unix_stream(stream: OwnedFd) -> std::io::Result<UnixStream> {
+pub fn unix_stream(stream: OwnedFd) -> std::io::Result<UnixStream> {
     let stream = std::os::unix::net::UnixStream::from(stream);
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)

@@ -87,9 +87,30 @@ pub struct ServeArgs {
     /// Name below which previews are hosts, `{port}-{sandbox}.NAME[:PORT]`, when it is not the public URL's
     #[arg(long, env = "INFIELD_PREVIEW_DOMAIN", value_name = "NAME")]
     pub preview_domain: Option<String>,
+    /// Address and port of the SSH gateway; `off` for none
+    #[arg(long, env = "INFIELD_SSH_LISTEN", default_value = "127.0.0.1:2222", value_name = "ADDR:PORT")]
+    pub ssh_listen: SshListen,
     /// User that runs the API (name or number) [default: infield if it exists, else 61184]
     #[arg(long, env = "INFIELD_USER", value_name = "USER")]
     pub user: Option<String>,
+}
+
+/// Where the SSH gateway listens, if anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SshListen {
+    Off,
+    At(std::net::SocketAddr),
+}
+
+impl std::str::FromStr for SshListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At).map_err(|_| "neither `off` nor like 127.0.0.1:2222".to_owned()),
+        }
+    }
 }
 
 /// What the unprivileged API process is told; the listening socket is its standard input.
@@ -101,6 +122,9 @@ pub struct ApiArgs {
     pub public_url: Option<String>,
     #[arg(long)]
     pub preview_domain: Option<String>,
+    /// Number of the inherited socket on which the SSH gateway listens
+    #[arg(long)]
+    pub ssh_fd: Option<i32>,
 }
 
 #[derive(Args, Clone)]

@@ -55,6 +55,11 @@ impl Paths {
         format!("sqlite:{}", self.database_dir().join("infield.db").display())
     }
 
+    /// In the API's own folder: the process that speaks with clients signs with it.
+    pub fn ssh_host_key(&self) -> PathBuf {
+        self.database_dir().join("ssh_host_ed25519_key")
+    }
+
     /// Makes the folders with their owners. Repeating it mends what drifted.
     pub fn prepare(&self, api: Owner) -> Result<()> {
         folder(&self.data, 0o755, Owner { uid: 0, gid: 0 })?;

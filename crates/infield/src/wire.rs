@@ -4,14 +4,17 @@ use crate::{cli::HostArgs, paths::Paths, serve::http};
 use anyhow::{Context, Result, anyhow};
 use infield_api::runner::Runner;
 use infield_client::RemoteRunner;
-use infield_control::{App, ControlConfig, Limits};
+use infield_control::{App, ControlConfig, Limits, SshListener};
 pub use infield_engine::Engine;
 use infield_engine::{
     EngineConfig,
     doctor::DoctorConfig,
     image::{RegistriesConfig, Store as Images},
 };
-use infield_gateway::{Gateway, GatewayConfig};
+use infield_gateway::{
+    Gateway, GatewayConfig,
+    ssh::{HostKey, SshConfig, SshGateway},
+};
 use infield_store::Store;
 use std::{
     borrow::Cow,
@@ -31,17 +34,30 @@ pub struct Api {
     pub store: Store,
     pub control: App,
     gateway: Gateway,
+    ssh: Option<SshGateway>,
 }
 
 /// Control plane and gateway over the runner's socket.
-pub async fn api(paths: &Paths, public_url: Option<String>, preview_domain: Option<String>) -> Result<Api> {
+pub async fn api(
+    paths: &Paths,
+    public_url: Option<String>,
+    preview_domain: Option<String>,
+    ssh_port: Option<u16>,
+) -> Result<Api> {
     let url = std::env::var(DATABASE_URL_ENV).ok().filter(|url| !url.is_empty());
     let store = Store::open(&url.unwrap_or_else(|| paths.database_url())).await.context("cannot open the database")?;
     let runner: Arc<dyn Runner> = Arc::new(RemoteRunner::new(paths.run()));
-    let config = ControlConfig { public_url, preview_domain, limits: limits(paths)?, ..ControlConfig::default() };
+    let host_key = ssh_port.map(|_| HostKey::load_or_make(&paths.ssh_host_key())).transpose()?;
+    let ssh = ssh_port.zip(host_key.as_ref()).map(|(port, key)| SshListener {
+        port,
+        host_key: key.public_line().to_owned(),
+        fingerprint: key.fingerprint().to_owned(),
+    });
+    let config = ControlConfig { public_url, preview_domain, limits: limits(paths)?, ssh, ..ControlConfig::default() };
     let control = App::new(config, store.clone(), runner.clone());
+    let ssh = host_key.map(|key| SshGateway::new(control.directory(), runner.clone(), key, SshConfig::default()));
     let gateway = Gateway::new(control.directory(), runner, GatewayConfig::default());
-    Ok(Api { store, control, gateway })
+    Ok(Api { store, control, gateway, ssh })
 }
 
 /// A sandbox may have all of this host.
@@ -68,6 +84,10 @@ pub async fn first_key(api: &Api, wanted: bool) -> Result<Option<String>> {
 }
 
 impl Api {
+    pub fn ssh(&self) -> Option<SshGateway> {
+        self.ssh.clone()
+    }
+
     pub fn http(&self) -> http::App {
         http::App { api: self.control.router(), gateway: self.gateway.clone() }
     }

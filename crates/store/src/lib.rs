@@ -19,6 +19,7 @@ mod signed_preview;
 mod signing_key;
 mod simulated;
 mod snapshot;
+mod ssh_access;
 mod usage;
 mod volume;
 

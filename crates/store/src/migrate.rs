@@ -7,12 +7,13 @@ use crate::{
 use sqlx::AssertSqlSafe;
 
 /// Steps in order; a released one is never edited, the next change is a new file.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_signing_key.sql"),
     include_str!("../migrations/0003_signed_preview.sql"),
     include_str!("../migrations/0004_lifecycle.sql"),
     include_str!("../migrations/0005_volume.sql"),
+    include_str!("../migrations/0006_ssh_access.sql"),
 ];
 /// Keeps two servers that start at once on one PostgreSQL from taking the same step.
 const POSTGRES_LOCK: i64 = 0x1f1e_1d00;

@@ -101,6 +101,21 @@ def test_hundred_mebibytes(_, sandbox):
     fs.delete_file("big.bin")
 
 
+def test_ssh_access(daytona, sandbox):
+    """A token for SSH: one at a time, looked up with the user's own key, ended by name or altogether."""
+    first = sandbox.create_ssh_access(expires_in_minutes=5)
+    assert first.sandbox_id == sandbox.id and first.token in first.ssh_command, first
+    assert len(first.token) == 32 and first.token.isalnum(), first.token
+    found = sandbox.validate_ssh_access(first.token)
+    assert (found.valid, found.sandbox_id) == (True, sandbox.id), found
+    second = sandbox.create_ssh_access()
+    assert not sandbox.validate_ssh_access(first.token).valid
+    assert sandbox.validate_ssh_access(second.token).valid
+    sandbox.revoke_ssh_access(second.token)
+    gone = sandbox.validate_ssh_access(second.token)
+    assert (gone.valid, gone.sandbox_id) == (False, ""), gone
+
+
 def test_previews(daytona, sandbox):
     """A port under a host of its own; how it resolves is the machine's affair, so the host is named and the address is not."""
     api = urllib.parse.urlsplit(os.environ["DAYTONA_API_URL"])

@@ -18,11 +18,13 @@ const DEFAULT_SIZE: Size = Size { cols: 80, rows: 24 };
 const SIDE_MAX: i64 = 1000;
 const ID_BYTES_MAX: usize = 1 << 10;
 const CWD_BYTES_MAX: usize = 4 << 10;
+/// The kernel's own bound for one argument, less a little.
+const COMMAND_BYTES_MAX: usize = 120 << 10;
 const ENVS_BYTES_MAX: usize = 128 << 10;
 
 /// Checks everything that can be checked without starting anything.
 pub fn wanted(request: PtyCreateRequest) -> Result<Wanted, Failure> {
-    let PtyCreateRequest { id, cwd, envs, cols, rows, lazy_start } = request;
+    let PtyCreateRequest { id, cwd, envs, cols, rows, lazy_start, command } = request;
     if id.is_empty() {
         return Err(Failure::bad_request("session ID is required"));
     }
@@ -33,12 +35,17 @@ pub fn wanted(request: PtyCreateRequest) -> Result<Wanted, Failure> {
     if cwd.as_ref().is_some_and(|c| c.len() > CWD_BYTES_MAX || c.contains('\0')) {
         return Err(Failure::bad_request("cwd is too long or contains a NUL byte"));
     }
+    let command = command.filter(|c| !c.trim().is_empty());
+    if command.as_ref().is_some_and(|c| c.len() > COMMAND_BYTES_MAX || c.contains('\0')) {
+        return Err(Failure::bad_request("command is too long or contains a NUL byte"));
+    }
     let envs = envs.unwrap_or_default();
     if envs.iter().map(|(k, v)| k.len() + v.len() + 2).sum::<usize>() > ENVS_BYTES_MAX {
         return Err(Failure::bad_request(format!("envs are larger than {ENVS_BYTES_MAX} bytes")));
     }
     let size = Size { cols: side(cols, DEFAULT_SIZE.cols)?, rows: side(rows, DEFAULT_SIZE.rows)? };
-    Ok(Wanted { id, cwd: cwd.map(PathBuf::from), envs: without_nul(envs), size, lazy: lazy_start == Some(true) })
+    let (cwd, lazy) = (cwd.map(PathBuf::from), lazy_start == Some(true));
+    Ok(Wanted { id, cwd, envs: without_nul(envs), size, lazy, command })
 }
 
 /// No process can have these.

@@ -51,6 +51,7 @@ pub struct Pty {
     envs: Vars,
     created_at: String,
     lazy: bool,
+    command: Option<String>,
     state: Mutex<State>,
     /// Only one starts it.
     starting: tokio::sync::Mutex<()>,
@@ -88,6 +89,7 @@ pub struct Wanted {
     pub envs: Vars,
     pub size: Size,
     pub lazy: bool,
+    pub command: Option<String>,
 }
 
 /// Why typing had no effect.
@@ -100,7 +102,7 @@ pub enum NotTyped {
 
 impl Pty {
     pub fn new(agent: &Shared, wanted: Wanted, born: u64) -> Self {
-        let Wanted { id, cwd, mut envs, size, lazy } = wanted;
+        let Wanted { id, cwd, mut envs, size, lazy, command } = wanted;
         envs.entry("TERM".to_owned()).or_insert_with(|| "xterm-256color".to_owned());
         let shown_cwd = cwd.as_deref().unwrap_or(&agent.workdir).to_string_lossy().into_owned();
         let state = State {
@@ -119,6 +121,7 @@ impl Pty {
             envs,
             created_at: crate::timestamp::now_millis(),
             lazy,
+            command,
             state: Mutex::new(state),
             starting: tokio::sync::Mutex::default(),
             wake: Notify::new(),
@@ -149,7 +152,7 @@ impl Pty {
         let _only = self.starting.lock().await;
         if matches!(self.state().phase, Phase::Idle) {
             let size = self.state().size;
-            let terminal = terminal::open(agent, self.cwd.clone(), &self.envs, size).await?;
+            let terminal = terminal::open(agent, self.cwd.clone(), &self.envs, size, self.command.as_deref()).await?;
             let mut state = self.state();
             state.phase = Phase::Running(terminal.master.clone(), terminal.family.clone());
             let attached = attach(&mut state, client);

@@ -107,6 +107,7 @@ fn request(query: &Query, token: Option<&str>) -> Result<PtyCreateRequest, Failu
         cols: number("cols"),
         rows: number("rows"),
         lazy_start: None,
+        command: query.text("command"),
     })
 }
 

@@ -33,12 +33,22 @@ pub struct Size {
     pub rows: u16,
 }
 
-/// Opens a terminal and starts the shell. The error is for the caller to read.
-pub async fn open(agent: &Shared, cwd: Option<PathBuf>, envs: &Vars, size: Size) -> Result<Terminal, String> {
+/// Opens a terminal and starts the shell, for a command or for somebody who types. The error is for the caller to read.
+pub async fn open(
+    agent: &Shared,
+    cwd: Option<PathBuf>,
+    envs: &Vars,
+    size: Size,
+    command: Option<&str>,
+) -> Result<Terminal, String> {
     let vars = agent.env.with(Some(envs));
     let shell = shell::find(&vars).ok_or("this image has no shell (/bin/sh); use an image with one")?;
     let program = shell.program().unwrap_or_default();
-    let argv = [c_string(shell.name.as_bytes()), c"-i".to_owned(), c"-l".to_owned()];
+    let name = c_string(shell.name.as_bytes());
+    let argv = match command {
+        Some(command) => [name, c"-c".to_owned(), c_string(command.as_bytes())],
+        None => [name, c"-i".to_owned(), c"-l".to_owned()],
+    };
     let (tag, words) = family::tagged(&vars);
     let c_cwd = cwd.as_ref().map(|c| c_string(c.as_os_str().as_bytes()));
     let shared = agent.clone();

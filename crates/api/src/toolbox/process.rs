@@ -54,6 +54,9 @@ pub struct StreamRequest {
     /// Whether the client will send input. Without it the command reads an empty standard input.
     #[serde(default)]
     pub stdin: bool,
+    /// Instead of a command: `sftp`, a server of that protocol on its standard input and output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subsystem: Option<String>,
 }
 
 /// Later text messages of the client on that socket; binary messages are input bytes.

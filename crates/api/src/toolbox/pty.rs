@@ -21,6 +21,9 @@ pub struct PtyCreateRequest {
     /// The shell starts when the first client connects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lazy_start: Option<bool>,
+    /// Run by the shell instead of an interactive one (an Infield extension).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! What needs no key: health and configuration.
 
-use super::extract::BaseUrl;
+use super::{extract::BaseUrl, ssh_access};
 use crate::{app::App, lifecycle::create::AUTO_ARCHIVE_MAX_MIN};
 use axum::{Json, extract::State, http::StatusCode};
 use infield_api::config::{Component, DaytonaConfiguration, Health, OidcConfig, Readiness};
@@ -80,5 +80,6 @@ pub async fn config(State(app): State<App>, base: BaseUrl) -> Json<DaytonaConfig
         max_auto_archive_interval: AUTO_ARCHIVE_MAX_MIN as u32,
         maintanance_mode: false,
         environment: "production".to_owned(),
+        ssh: ssh_access::gateway(&app, &base),
     })
 }

@@ -50,6 +50,13 @@ impl BaseUrl {
         format!("{}/toolbox", self.0)
     }
 
+    /// The name or address alone, an IPv6 one without its brackets.
+    pub fn host(&self) -> &str {
+        let authority = self.0.split_once("://").map_or(self.0.as_str(), |(_, rest)| rest);
+        let authority = authority.split('/').next().unwrap_or(authority);
+        split_port(authority).0
+    }
+
     /// A host name for a port; `label` is the sandbox's id or a link's token.
     pub fn preview(&self, app: &App, port: u16, label: &str) -> String {
         self.preview_template(app).replace("{{PORT}}", &port.to_string()).replace("{{sandboxId}}", label)
@@ -79,12 +86,8 @@ impl FromRequestParts<App> for BaseUrl {
 /// Names below an address need a name server that knows them: every resolver for browsers knows those below `localhost`,
 /// sslip.io answers for all other addresses. Below a name it is its owner's wildcard record.
 fn preview_domain(authority: &str) -> String {
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, Some(port)),
-        _ => (authority, None),
-    };
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let domain = match bare.parse::<IpAddr>() {
+    let (host, port) = split_port(authority);
+    let domain = match host.parse::<IpAddr>() {
         Ok(address) if address.is_loopback() => "localhost".to_owned(),
         Ok(address) => format!("{}.sslip.io", address.to_string().replace(['.', ':'], "-")),
         Err(_) => host.to_owned(),
@@ -93,6 +96,15 @@ fn preview_domain(authority: &str) -> String {
         Some(port) => format!("{domain}:{port}"),
         None => domain,
     }
+}
+
+/// The host without brackets, and the port where one is named.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, Some(port)),
+        _ => (authority, None),
+    };
+    (host.trim_start_matches('[').trim_end_matches(']'), port)
 }
 
 /// The query: repeated keys, `key[]=` and single values are all lists.
@@ -172,6 +184,18 @@ pub fn path_int(field: &str, text: &str) -> ApiResult<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts() {
+        for (url, host) in [
+            ("http://127.0.0.1:3000", "127.0.0.1"),
+            ("https://[::1]:3000/x", "::1"),
+            ("https://[::1]", "::1"),
+            ("http://a.example.com", "a.example.com"),
+        ] {
+            assert_eq!(BaseUrl(url.to_owned()).host(), host);
+        }
+    }
 
     #[test]
     fn previews_have_names_that_resolve() {

@@ -16,6 +16,7 @@ pub mod sandbox_reshape;
 pub mod sandbox_settings;
 pub mod signing_key;
 pub mod snapshot;
+pub mod ssh_access;
 pub mod user;
 pub(crate) mod view;
 pub mod volume;
@@ -92,6 +93,7 @@ fn sandboxes() -> Router<App> {
         .route("/sandbox", get(sandbox_list::list).post(sandbox::create))
         .route("/sandbox/paginated", get(sandbox_list::paginated))
         .route("/sandbox/for-runner", any(operations::unknown))
+        .route("/sandbox/ssh-access/validate", get(ssh_access::validate))
         .route("/sandbox/{sandbox}", get(sandbox::get).delete(sandbox::delete))
         .route("/sandbox/{sandbox}/start", post(sandbox::start))
         .route("/sandbox/{sandbox}/stop", post(sandbox::stop))
@@ -119,6 +121,7 @@ fn sandboxes() -> Router<App> {
         .route("/sandbox/{sandbox}/ports/{port}/preview-url", get(preview::get))
         .route("/sandbox/{sandbox}/ports/{port}/signed-preview-url", get(preview::sign))
         .route("/sandbox/{sandbox}/ports/{port}/signed-preview-url/{token}/expire", post(preview::expire))
+        .route("/sandbox/{sandbox}/ssh-access", post(ssh_access::create).delete(ssh_access::revoke))
         .route("/sandbox/{sandbox}/clone", post(mission::clone))
         .route("/sandbox/{sandbox}/exec", post(mission::exec))
 }

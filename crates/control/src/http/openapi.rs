@@ -2,7 +2,7 @@
 
 use super::{
     api_key, config, mission, organization, preview, sandbox, sandbox_fork, sandbox_list, sandbox_reshape,
-    sandbox_settings, signing_key, snapshot, user, volume,
+    sandbox_settings, signing_key, snapshot, ssh_access, user, volume,
 };
 use axum::{
     http::header,
@@ -30,6 +30,7 @@ use utoipa::OpenApi;
         sandbox_settings::auto_archive, sandbox_settings::auto_delete, sandbox_settings::last_activity,
         preview::get, preview::sign, preview::expire,
         signing_key::get, signing_key::rotate,
+        ssh_access::create, ssh_access::revoke, ssh_access::validate,
         mission::clone, mission::exec,
         snapshot::list, snapshot::get, snapshot::create, snapshot::delete,
         volume::list, volume::get, volume::by_name, volume::create, volume::delete,

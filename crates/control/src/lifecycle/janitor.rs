@@ -49,6 +49,7 @@ pub async fn sweep(app: &App, now: i64) -> Result<(), ApiError> {
     app.store.split_usage(now).await?;
     app.store.purge_destroyed(now - DAY_MS).await?;
     app.store.purge_signed_previews(now).await?;
+    app.store.purge_ssh_access(now).await?;
     app.store.keep_house().await?;
     Ok(())
 }

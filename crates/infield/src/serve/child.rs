@@ -3,7 +3,10 @@
 use super::key_file::{self, KeyFile};
 use crate::paths::Owner;
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Pid, Signal, kill_process},
+};
 use std::{
     ffi::OsString,
     os::{fd::OwnedFd, unix::process::CommandExt},
@@ -27,6 +30,8 @@ pub struct Drop {
     pub owner: Owner,
     /// Becomes its standard input.
     pub stdin: OwnedFd,
+    /// Stays open in it under its number, which its arguments name.
+    pub ssh: Option<OwnedFd>,
     /// Takes the first key from its standard output.
     pub keys: KeyFile,
 }
@@ -61,7 +66,15 @@ impl Child {
         if self.drop.is_none() {
             command.env_remove(crate::wire::DATABASE_URL_ENV);
         }
+        // No other child begins meanwhile: the supervisor has one thread.
+        let ssh = self.drop.as_ref().and_then(|drop| drop.ssh.as_ref());
+        if let Some(ssh) = ssh {
+            fcntl_setfd(ssh, FdFlags::empty()).context("cannot hand over the socket for SSH")?;
+        }
         let child = tokio::process::Command::from(command).spawn();
+        if let Some(ssh) = ssh {
+            fcntl_setfd(ssh, FdFlags::CLOEXEC).context("cannot keep the socket for SSH")?;
+        }
         let mut child = child.with_context(|| format!("cannot start the {} process", self.name))?;
         if let (Some(drop), Some(stdout)) = (&self.drop, child.stdout.take()) {
             tokio::spawn(drop.keys.clone().receive(stdout));

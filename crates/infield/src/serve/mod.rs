@@ -1,9 +1,10 @@
-//! `infield serve`: a small root supervisor that binds the address and keeps two children alive: the runner (root, no
+//! `infield serve`: a small root supervisor that binds the addresses and keeps two children alive: the runner (root, no
 //! network) and the API (network, no privileges). It parses no request and opens no database.
 
 pub mod child;
 pub mod http;
 mod key_file;
+mod ssh;
 pub mod worker;
 
 use crate::{
@@ -18,7 +19,7 @@ use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd},
         unix::fs::{OpenOptionsExt, PermissionsExt},
     },
 };
@@ -40,19 +41,27 @@ pub fn main(mut args: ServeArgs) -> Result<()> {
     paths.prepare(owner)?;
     let listener = bind(args.listen)?;
     let address = listener.local_addr().context("cannot read back the address")?;
+    let ssh = ssh::bind(args.ssh_listen);
     raise_open_files();
     announce(&paths, address)?;
     // One thread: a child's parent-death signal is tied to the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(supervise(&args, &paths, owner, listener))
+    runtime.block_on(supervise(&args, &paths, owner, listener, ssh))
 }
 
-async fn supervise(args: &ServeArgs, paths: &Paths, owner: Owner, listener: TcpListener) -> Result<()> {
+async fn supervise(
+    args: &ServeArgs,
+    paths: &Paths,
+    owner: Owner,
+    listener: TcpListener,
+    ssh: Option<OwnedFd>,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut runner = Child::new("runner", runner_argv(&args.host, owner), None);
-    let drop = child::Drop { owner, stdin: OwnedFd::from(listener), keys: KeyFile::new(paths.clone()) };
-    let mut api = Child::new("api", api_argv(args, paths), Some(drop));
+    let argv = api_argv(args, paths, ssh.as_ref());
+    let drop = child::Drop { owner, stdin: OwnedFd::from(listener), ssh, keys: KeyFile::new(paths.clone()) };
+    let mut api = Child::new("api", argv, Some(drop));
     runner.start()?;
     api.start()?;
     let outcome = loop {
@@ -87,11 +96,12 @@ fn runner_argv(host: &HostArgs, owner: Owner) -> Vec<OsString> {
     argv
 }
 
-fn api_argv(args: &ServeArgs, paths: &Paths) -> Vec<OsString> {
+fn api_argv(args: &ServeArgs, paths: &Paths, ssh: Option<&OwnedFd>) -> Vec<OsString> {
     let mut argv: Vec<OsString> = vec!["api-worker".into(), "--data-dir".into(), paths.data.clone().into()];
     for (name, value) in [("--public-url", &args.public_url), ("--preview-domain", &args.preview_domain)] {
         argv.extend(value.iter().flat_map(|value| [name.into(), value.into()]));
     }
+    argv.extend(ssh.iter().flat_map(|ssh| ["--ssh-fd".into(), ssh.as_raw_fd().to_string().into()]));
     argv
 }
 

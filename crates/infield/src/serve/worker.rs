@@ -1,6 +1,6 @@
 //! The API process: everything that reads what strangers send, with nothing to lose but its own database.
 
-use super::key_file;
+use super::{key_file, ssh};
 use crate::{cli::ApiArgs, logging, paths::Paths, wire};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -14,21 +14,25 @@ pub fn main(args: ApiArgs) -> Result<()> {
     follow_parent()?;
     lose_privileges()?;
     logging::init();
+    let ssh = args.ssh_fd.map(ssh::inherit).transpose()?;
     let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     listener.local_addr().context("`infield api-worker` is started by `infield serve`, not by hand")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(args, listener))
+    runtime.block_on(run(args, listener, ssh))
 }
 
-async fn run(args: ApiArgs, listener: TcpListener) -> Result<()> {
+async fn run(args: ApiArgs, listener: TcpListener, ssh: Option<TcpListener>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let paths = Paths::new(&args.data.data_dir);
-    let api = wire::api(&paths, args.public_url, args.preview_domain).await?;
+    let ssh_port = ssh.as_ref().map(TcpListener::local_addr).transpose()?.map(|address| address.port());
+    let api = wire::api(&paths, args.public_url, args.preview_domain, ssh_port).await?;
     if let Some(key) = wire::first_key(&api, key_file::wanted()).await? {
         println!("{}", key_file::line(&key));
     }
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let ssh = ssh.map(tokio::net::TcpListener::from_std).transpose()?;
+    let ssh = ssh.zip(api.ssh()).map(|(listener, gateway)| tokio::spawn(gateway.serve(listener)));
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
     };
@@ -39,6 +43,9 @@ async fn run(args: ApiArgs, listener: TcpListener) -> Result<()> {
         background.run_background(async { drop(answered.await) }).await;
     });
     super::http::serve(listener, api.http(), stop).await;
+    if let Some(ssh) = ssh {
+        ssh.abort();
+    }
     drop(drained);
     background.await.context("the background work broke off")?;
     api.store.close().await;

@@ -6,5 +6,6 @@ mod people;
 mod sandbox;
 mod signed_preview;
 mod snapshot;
+mod ssh_access;
 mod usage;
 mod volume;
