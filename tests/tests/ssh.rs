@@ -100,7 +100,10 @@ fn done(command: &mut Command) -> Output {
 fn commands_have_their_code_and_their_streams() {
     let world = World::new("sshexec");
     let guest = Guest::new(&world);
+    let active = || world.api().get(&format!("/sandbox/{}", guest.id)).expect(200).json()["lastActivityAt"].clone();
+    let before = active();
     assert_eq!(guest.says("echo hello"), "hello\n");
+    eventually("SSH counts as activity", LIMIT, || (active() != before).then_some(()));
     assert_eq!(guest.run("exit 7").status.code(), Some(7));
     let both = guest.run("echo out; echo err >&2; exit 3");
     assert_eq!((text(&both.stdout), text(&both.stderr)), ("out\n".to_owned(), "err\n".to_owned()));

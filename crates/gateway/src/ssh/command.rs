@@ -11,10 +11,13 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use infield_api::toolbox::{STREAM_STDERR, STREAM_STDOUT, StreamControl, StreamEnd, StreamRequest};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
+/// A channel on which nothing moved for so long is closed.
+pub const IDLE_MAX: Duration = Duration::from_secs(12 * 3600);
+pub const FORGOTTEN: &str = "closed, because nothing has moved here for 12 hours";
 /// Clients know this one as "the connection broke".
 pub const EXIT_BROKEN: u32 = 255;
 /// `ssh_ext_data`: standard error.
@@ -25,7 +28,8 @@ pub async fn run(agent: Agent, wish: Wish, what: What, output: Output, inbox: Ar
         Ok(socket) => {
             let (sink, stream) = socket.split();
             tokio::select! {
-                code = follow(stream, &output) => code,
+                code = follow(stream, &output, &inbox) => code,
+                () = inbox.idle(IDLE_MAX) => complain(&output, FORGOTTEN).await,
                 // The input ends before the command does; then only the command's end counts.
                 () = feed(sink, &inbox, wish.signals) => EXIT_BROKEN,
             }
@@ -50,8 +54,9 @@ async fn begin(agent: &Agent, wish: &Wish, what: What) -> Result<Socket, String>
 }
 
 /// Passes output on until the command's end is known.
-async fn follow(mut stream: SplitStream<Socket>, output: &Output) -> u32 {
+async fn follow(mut stream: SplitStream<Socket>, output: &Output, inbox: &Inbox) -> u32 {
     while let Some(Ok(message)) = stream.next().await {
+        inbox.touch();
         match message {
             Message::Binary(bytes) => {
                 let (tag, rest) = (bytes.first().copied(), bytes.slice(bytes.len().min(1)..));

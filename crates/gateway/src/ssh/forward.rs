@@ -1,6 +1,6 @@
 //! Local forwarding: a channel to a port of the sandbox, and of nothing else.
 
-use super::{agent::Agent, connection::Output, inbox::Inbox};
+use super::{agent::Agent, command::IDLE_MAX, connection::Output, inbox::Inbox};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use russh::{ChannelOpenFailure, server::ChannelOpenHandle};
@@ -32,7 +32,10 @@ pub async fn run(agent: Agent, port: u16, reply: ChannelOpenHandle, output: Outp
     };
     reply.accept().await;
     let (from_port, to_port) = split(stream);
-    tokio::join!(up(to_port, &inbox), down(from_port, &output));
+    tokio::select! {
+        _ = async { tokio::join!(up(to_port, &inbox), down(from_port, &output, &inbox)) } => {}
+        () = inbox.idle(IDLE_MAX) => {}
+    }
     let _ = output.close().await;
 }
 
@@ -45,9 +48,10 @@ async fn up(mut port: WriteHalf<Port>, inbox: &Inbox) {
     let _ = port.shutdown().await;
 }
 
-async fn down(mut port: ReadHalf<Port>, output: &Output) {
+async fn down(mut port: ReadHalf<Port>, output: &Output, inbox: &Inbox) {
     let mut buffer = vec![0; BUFFER_BYTES];
     while let Ok(n @ 1..) = port.read(&mut buffer).await {
+        inbox.touch();
         if output.data_bytes(buffer[..n].to_vec()).await.is_err() {
             return;
         }

@@ -1,5 +1,6 @@
 //! What a client sent on one channel and nobody took yet. The library grants a client more as soon as something arrives, so
-//! the brake is here: a channel that is behind is told to grant next to nothing, and one that overflows is closed.
+//! the brake is here: a channel that is behind is told to grant next to nothing, and one that overflows is closed. Also knows
+//! when the channel was last used, so that a forgotten one does not keep its sandbox awake for ever.
 
 use bytes::{Bytes, BytesMut};
 use std::{
@@ -8,8 +9,9 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// From here on a channel is behind. Two windows more may be on their way.
 const BEHIND_BYTES: usize = 2 << 20;
@@ -20,7 +22,7 @@ const ALL_BYTES_MAX: usize = 512 << 20;
 /// Small pieces are put together, so that many of them cost no more than their bytes.
 const PIECE_BYTES: usize = 4 << 10;
 
-static ALL_BYTES: AtomicUsize = AtomicUsize::new(0);
+pub(super) static ALL_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// There is no more room; the client has to go.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +39,7 @@ struct State {
     pieces: VecDeque<BytesMut>,
     bytes: usize,
     ended: bool,
+    used: Option<Instant>,
 }
 
 impl Inbox {
@@ -51,6 +54,7 @@ impl Inbox {
         }
         ALL_BYTES.fetch_add(data.len(), Ordering::Relaxed);
         state.bytes += data.len();
+        state.used = Some(Instant::now());
         match state.pieces.back_mut() {
             Some(last) if last.len() + data.len() <= PIECE_BYTES => last.extend_from_slice(data),
             _ => state.pieces.push_back(BytesMut::from(data)),
@@ -58,6 +62,23 @@ impl Inbox {
         drop(state);
         self.filled.notify_one();
         Ok(())
+    }
+
+    /// The channel carried something the other way.
+    pub fn touch(&self) {
+        self.state().used = Some(Instant::now());
+    }
+
+    /// Returns once nothing has moved for so long.
+    pub async fn idle(&self, limit: Duration) {
+        let begun = Instant::now();
+        loop {
+            let until = self.state().used.unwrap_or(begun) + limit;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     /// Nothing more will come.
@@ -112,6 +133,15 @@ mod tests {
             runtime.block_on(async { while let Some(piece) = inbox.next().await { out.extend_from_slice(&piece) } });
             prop_assert_eq!(out, pieces.concat());
         }
+    }
+
+    #[tokio::test]
+    async fn it_is_idle_only_so_long_after_its_last_use() {
+        let (inbox, limit) = (Inbox::default(), Duration::from_millis(50));
+        let used = Instant::now();
+        inbox.push(b"x").unwrap();
+        inbox.idle(limit).await;
+        assert!(used.elapsed() >= limit);
     }
 
     #[test]

@@ -14,6 +14,9 @@ mod seats;
 mod terminal;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 pub use host_key::HostKey;
 
 use crate::activity::Activity;

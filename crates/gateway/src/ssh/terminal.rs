@@ -2,7 +2,7 @@
 
 use super::{
     agent::{Agent, Socket},
-    command::{EXIT_BROKEN, complain, finish},
+    command::{EXIT_BROKEN, FORGOTTEN, IDLE_MAX, complain, finish},
     connection::{Output, Size, What, Wish},
     inbox::Inbox,
 };
@@ -35,7 +35,8 @@ pub async fn run(agent: Agent, mut wish: Wish, what: What, output: Output, inbox
             let _end = End { agent: agent.clone(), id: id.clone() };
             let (sink, stream) = socket.split();
             tokio::select! {
-                code = follow(stream, &output) => code,
+                code = follow(stream, &output, &inbox) => code,
+                () = inbox.idle(IDLE_MAX) => complain(&output, FORGOTTEN).await,
                 () = feed(sink, &inbox) => EXIT_BROKEN,
                 () = resize(&agent, &id, &mut wish.size) => EXIT_BROKEN,
             }
@@ -72,8 +73,9 @@ fn shown((columns, rows): Size) -> Size {
     (side(columns, 80), side(rows, 24))
 }
 
-async fn follow(mut stream: SplitStream<Socket>, output: &Output) -> u32 {
+async fn follow(mut stream: SplitStream<Socket>, output: &Output, inbox: &Inbox) -> u32 {
     while let Some(Ok(message)) = stream.next().await {
+        inbox.touch();
         match message {
             Message::Binary(bytes) => {
                 if output.data_bytes(bytes).await.is_err() {
