@@ -184,7 +184,7 @@ fn stands_in(file: &File, old: &Metadata) -> bool {
         return false;
     }
     let same_owner = |m: Metadata| m.uid() == old.uid() && m.gid() == old.gid();
-    (file.metadata().is_ok_and(same_owner) || fchown(&file, Some(old.uid()), Some(old.gid())).is_ok())
+    (file.metadata().is_ok_and(same_owner) || fchown(file, Some(old.uid()), Some(old.gid())).is_ok())
         && file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777)).is_ok()
 }
 
