@@ -4,6 +4,7 @@ say which. What reaches into a sandbox is in toolbox.py.
 Prints one line for each case and ends with status 1 when one failed.
 """
 import asyncio
+import datetime
 import hashlib
 import http.client
 import inspect
@@ -214,7 +215,7 @@ def listening(token, heard):
     """The client library of the SDK, as the SDK uses it."""
     api = urllib.parse.urlsplit(os.environ["DAYTONA_API_URL"])
     client = socketio.Client(reconnection=False)
-    client.on("*", lambda event, data: heard.append((time.monotonic(), event, data)))
+    client.on("*", lambda event, data: heard.append((time.time(), event, data)))
     client.connect(
         f"{api.scheme}://{api.netloc}", auth={"token": token}, transports=["websocket"],
         socketio_path=f"{api.path}/socket.io/", wait_timeout=20,
@@ -246,6 +247,9 @@ def test_events(daytona, _):
         assert body["state"] == "stopped"
         sandbox.delete()
         wait_for("sandbox.state.updated", sandbox, newState="destroyed")
+        changes = [(at, data["sandbox"]["updatedAt"]) for at, name, data in heard if name == "sandbox.state.updated"]
+        late = [at - datetime.datetime.fromisoformat(changed).timestamp() for at, changed in changes]
+        print(f"   heard {1000 * max(late):.0f} ms after the change at most")
     finally:
         client.disconnect()
     for token in ("dtn_wrong", "", None):
