@@ -121,6 +121,23 @@ fn commands_have_their_code_and_their_streams() {
 }
 
 #[test]
+fn one_connection_carries_many_commands() {
+    let world = World::new("sshmany");
+    let guest = Guest::new(&world);
+    let path = world.scratch("mux").join("s");
+    let socket = format!("ControlPath={}", path.display());
+    let mut master = guest.ssh(&["-N", "-o", "ControlMaster=yes", "-o", &socket], &[]);
+    let mut master = master.stdin(Stdio::null()).spawn().unwrap();
+    eventually("the connection is there", LIMIT, || path.exists().then_some(()));
+    for n in 0..150 {
+        let seen = done(&mut guest.ssh(&["-o", &socket], &[&format!("echo {n}")]));
+        assert_eq!((text(&seen.stdout), text(&seen.stderr)), (format!("{n}\n"), String::new()));
+    }
+    master.kill().unwrap();
+    master.wait().unwrap();
+}
+
+#[test]
 fn much_data_goes_both_ways_at_once() {
     let world = World::new("sshdata");
     let guest = Guest::new(&world);

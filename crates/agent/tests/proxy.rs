@@ -225,6 +225,43 @@ fn an_upgrade_that_the_server_refuses_is_an_ordinary_answer() {
     server.join().unwrap();
 }
 
+#[test]
+fn raw_bytes_reach_a_port_and_each_side_ends_for_itself() {
+    let agent = Agent::start();
+    let (port, server) = once(|mut stream| {
+        let mut seen = String::new();
+        stream.read_to_string(&mut seen).unwrap();
+        stream.write_all(b"bye").unwrap();
+        seen
+    });
+    let ask = |target: &str, protocol: &str| {
+        let mut stream = agent.connect();
+        let head = format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let mut stream = ask(&format!("/port/{port}/connect"), "tcp");
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let answer = head(&mut reader);
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    stream.write_all(b"hello").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    assert_eq!((said.as_str(), server.join().unwrap().as_str()), ("bye", "hello"));
+    for (target, protocol, status) in
+        [("/port/0/connect", "tcp", 400), ("/port/x/connect", "tcp", 400), ("/port/80/connect", "websocket", 400)]
+    {
+        let stream = ask(target, protocol);
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(read_answer(stream).status, status, "{target}");
+    }
+    // Nobody listens there any more.
+    let stream = ask(&format!("/port/{port}/connect"), "tcp");
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_answer(stream).status, 502);
+}
+
 fn head_only(stream: &TcpStream) {
     head(&mut BufReader::new(stream.try_clone().unwrap()));
 }

@@ -42,6 +42,21 @@ async fn output_comes_apart_and_the_code_last() {
 }
 
 #[tokio::test]
+async fn an_sftp_server_needs_nothing_of_the_image() {
+    let agent = Agent::start();
+    let mut socket = open(&agent, r#"{"subsystem": "sftp"}"#).await;
+    // Hello, then the whole path of the working directory.
+    socket.send(Message::binary(&b"\0\0\0\x05\x01\0\0\0\x03\0\0\0\x0a\x10\0\0\0\x07\0\0\0\x01."[..])).await.unwrap();
+    socket.send(Message::text(r#"{"eof":true}"#)).await.unwrap();
+    let (out, err, last, code) = finish(socket).await;
+    assert_eq!((&out[4..9], &err[..], code), (&b"\x02\0\0\0\x03"[..], &b""[..], 1000));
+    let answer = out.windows(10).position(|w| w[4..] == b"\x68\0\0\0\x07\0"[..]);
+    assert!(answer.is_some() && last == r#"{"exitCode":0}"#, "{out:?} {last}");
+    let other = open(&agent, r#"{"subsystem": "other"}"#).await;
+    assert_eq!(finish(other).await.3, 1008);
+}
+
+#[tokio::test]
 async fn large_output_is_complete() {
     let agent = Agent::start();
     let socket = open(&agent, r#"{"command": "head -c 20000000 /dev/zero"}"#).await;

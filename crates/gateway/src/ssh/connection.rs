@@ -22,6 +22,9 @@ use tokio::{
 const SIGNALS_MAX: usize = 8;
 const VARIABLES_MAX: usize = 64;
 const VARIABLE_BYTES_MAX: usize = 32 << 10;
+/// On one connection, one after the other: the library keeps a few KiB of each that is closed from this side first. Clients
+/// that share a connection open another one when this one takes no more.
+const CHANNELS_IN_ALL_MAX: usize = 20_000;
 const COMMAND_BYTES_MAX: usize = 256 << 10;
 /// As much as a client that is behind may still send at a time.
 const TRICKLE_WINDOW_BYTES: u32 = 2;
@@ -38,6 +41,8 @@ pub struct Connection {
     user: String,
     guest: Option<Guest>,
     channels: HashMap<ChannelId, Line>,
+    /// Channels there ever were.
+    opened: usize,
 }
 
 /// Who was let in.
@@ -55,7 +60,6 @@ struct Line {
     /// What a session channel still waits for; taken when something is started on it.
     wish: Option<Wish>,
     task: Option<AbortHandle>,
-    _open: Open,
 }
 
 /// What is to be started, as far as it is known.
@@ -74,6 +78,19 @@ pub enum What {
     Sftp,
 }
 
+impl Line {
+    /// Does the channel's work beside the connection's. The sandbox is in use as long as that takes.
+    fn work(&mut self, open: Open, work: impl Future<Output = ()> + Send + 'static) {
+        let inbox = self.inbox.clone();
+        let task = tokio::spawn(async move {
+            let _open = open;
+            work.await;
+            inbox.close();
+        });
+        self.task = Some(task.abort_handle());
+    }
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
@@ -84,7 +101,7 @@ impl Drop for Line {
 
 impl Connection {
     pub fn new(shared: Arc<Shared>, admitted: Admitted) -> Self {
-        Self { shared, admitted, user: String::new(), guest: None, channels: HashMap::new() }
+        Self { shared, admitted, user: String::new(), guest: None, channels: HashMap::new(), opened: 0 }
     }
 
     /// Everybody is let in, and whoever brought no good token is told so: a refusal before could not say why.
@@ -115,25 +132,21 @@ impl Connection {
 
     /// Takes a new channel in; `None` when there is no room for it.
     fn take_in(&mut self, channel: Channel<Msg>) -> Option<ChannelId> {
-        let sandbox = self.guest.as_ref()?.sandbox;
-        if self.channels.len() >= self.shared.config.channels_max {
+        self.guest.as_ref()?;
+        // Of a channel that is closed from this side first, the library says nothing more.
+        self.channels.retain(|_, line| !line.task.as_ref().is_some_and(AbortHandle::is_finished));
+        if self.channels.len() >= self.shared.config.channels_max || self.opened >= CHANNELS_IN_ALL_MAX {
             return None;
         }
+        self.opened += 1;
         let id = channel.id();
         // What arrives comes by `data`, which never waits.
         let (_, output) = channel.split();
         let (signals, signals_seen) = mpsc::channel(SIGNALS_MAX);
         let (size, size_seen) = watch::channel((80, 24));
         let wish = Wish { variables: BTreeMap::new(), terminal: None, signals: signals_seen, size: size_seen };
-        let line = Line {
-            output: Arc::new(output),
-            inbox: Arc::default(),
-            signals,
-            size,
-            wish: Some(wish),
-            task: None,
-            _open: self.shared.activity.begin(sandbox),
-        };
+        let line =
+            Line { output: Arc::new(output), inbox: Arc::default(), signals, size, wish: Some(wish), task: None };
         self.channels.insert(id, line);
         Some(id)
     }
@@ -146,11 +159,11 @@ impl Connection {
         let Some(wish) = line.wish.take() else { return session.channel_failure(id) };
         let (output, inbox) = (line.output.clone(), line.inbox.clone());
         session.channel_success(id)?;
-        let task = match &wish.terminal {
-            Some(_) if !matches!(what, What::Sftp) => tokio::spawn(terminal::run(agent, wish, what, output, inbox)),
-            _ => tokio::spawn(command::run(agent, wish, what, output, inbox)),
-        };
-        line.task = Some(task.abort_handle());
+        let open = self.shared.activity.begin(agent.sandbox);
+        match &wish.terminal {
+            Some(_) if !matches!(what, What::Sftp) => line.work(open, terminal::run(agent, wish, what, output, inbox)),
+            _ => line.work(open, command::run(agent, wish, what, output, inbox)),
+        }
         Ok(())
     }
 
@@ -245,8 +258,8 @@ impl Handler for Connection {
             return Ok(());
         };
         line.wish = None;
-        let task = tokio::spawn(forward::run(agent, port, reply, line.output.clone(), line.inbox.clone()));
-        line.task = Some(task.abort_handle());
+        let open = self.shared.activity.begin(agent.sandbox);
+        line.work(open, forward::run(agent, port, reply, line.output.clone(), line.inbox.clone()));
         Ok(())
     }
 

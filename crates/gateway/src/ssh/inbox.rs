@@ -39,6 +39,7 @@ struct State {
     pieces: VecDeque<BytesMut>,
     bytes: usize,
     ended: bool,
+    closed: bool,
     used: Option<Instant>,
 }
 
@@ -49,6 +50,9 @@ impl Inbox {
 
     pub fn push(&self, data: &[u8]) -> Result<(), Overflow> {
         let mut state = self.state();
+        if state.closed {
+            return Ok(());
+        }
         if state.bytes + data.len() > INBOX_BYTES_MAX || ALL_BYTES.load(Ordering::Relaxed) > ALL_BYTES_MAX {
             return Err(Overflow);
         }
@@ -85,6 +89,13 @@ impl Inbox {
     pub fn end(&self) {
         self.state().ended = true;
         self.filled.notify_one();
+    }
+
+    /// Nobody takes anything any more: what is there goes, and what comes.
+    pub fn close(&self) {
+        let mut state = self.state();
+        ALL_BYTES.fetch_sub(state.bytes, Ordering::Relaxed);
+        *state = State { ended: true, closed: true, ..State::default() };
     }
 
     pub fn is_behind(&self) -> bool {
@@ -153,5 +164,7 @@ mod tests {
             inbox.push(&piece).unwrap();
         }
         assert_eq!(inbox.push(b"x"), Err(Overflow));
+        inbox.close();
+        assert_eq!((inbox.push(b"x"), inbox.is_behind()), (Ok(()), false));
     }
 }

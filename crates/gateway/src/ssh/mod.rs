@@ -143,6 +143,8 @@ fn protocol(key: HostKey, config: &SshConfig) -> Config {
         limits: Limits::new(REKEY_BYTES, REKEY_BYTES, REKEY_AFTER),
         window_size: WINDOW_BYTES,
         maximum_packet_size: PACKET_BYTES_MAX,
+        // Not used: what arrives goes to an inbox.
+        channel_buffer_size: 1,
         max_auth_attempts: AUTH_ATTEMPTS_MAX,
         inactivity_timeout: Some(SILENCE_MAX),
         keepalive_interval: Some(config.touch_every),
