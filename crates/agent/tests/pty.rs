@@ -39,7 +39,7 @@ fn names(agent: &Agent) -> Vec<Value> {
 async fn a_command_with_a_terminal() {
     let agent = Agent::start();
     let command = "command=tty%20%3E%2Fdev%2Fnull%20%26%26%20echo%20one%3B%20exit%207";
-    let pty = create(&agent, &format!("id=c&{command}"), &[EXIT_CONTROL]).await;
+    let mut pty = create(&agent, &format!("id=c&{command}"), &[EXIT_CONTROL]).await;
     let rest = pty.rest().await;
     assert_eq!(rest.texts.last().unwrap()["exitCode"], 7);
     let refused = block_in_place(|| agent.post("/process/pty", json!({"id": "d", "command": "a\0b"})));

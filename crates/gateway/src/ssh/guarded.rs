@@ -1,7 +1,9 @@
-//! A client's stream with a time limit on logging in: after it reading fails, unless somebody was let in.
+//! A client's stream with a time limit on logging in: after it reading fails, unless somebody was let in. What is small is
+//! acknowledged at once: OpenSSH sends several small packets in a row and holds each back until the one before has arrived.
 
 use std::{
     io,
+    os::{fd::AsFd, linux::net::TcpStreamExt},
     pin::Pin,
     sync::{
         Arc,
@@ -19,8 +21,13 @@ use tokio::{
 /// To be set once somebody is let in.
 pub type Admitted = Arc<AtomicBool>;
 
+/// Reads of fewer bytes are not part of a stream of data.
+const SMALL_BYTES: usize = 2 << 10;
+
 pub struct Guarded {
     stream: TcpStream,
+    /// The same socket, for what only the standard library can set.
+    socket: Option<std::net::TcpStream>,
     limit: Option<Pin<Box<Sleep>>>,
     admitted: Admitted,
 }
@@ -28,7 +35,8 @@ pub struct Guarded {
 impl Guarded {
     pub fn new(stream: TcpStream, limit: Duration) -> (Self, Admitted) {
         let admitted = Admitted::default();
-        (Self { stream, limit: Some(Box::pin(sleep(limit))), admitted: admitted.clone() }, admitted)
+        let socket = stream.as_fd().try_clone_to_owned().ok().map(Into::into);
+        (Self { stream, socket, limit: Some(Box::pin(sleep(limit))), admitted: admitted.clone() }, admitted)
     }
 
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -47,7 +55,14 @@ impl Guarded {
 impl AsyncRead for Guarded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let (Poll::Ready(Ok(())), Some(socket)) = (&read, &self.socket)
+            && buf.filled().len() - before < SMALL_BYTES
+        {
+            let _ = socket.set_quickack(true);
+        }
+        read
     }
 }
 
