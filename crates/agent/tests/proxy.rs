@@ -236,7 +236,8 @@ fn raw_bytes_reach_a_port_and_each_side_ends_for_itself() {
     });
     let ask = |target: &str, protocol: &str| {
         let mut stream = agent.connect();
-        let head = format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+        let head =
+            format!("GET {target} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, close\r\nUpgrade: {protocol}\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         stream
     };
@@ -252,14 +253,10 @@ fn raw_bytes_reach_a_port_and_each_side_ends_for_itself() {
     for (target, protocol, status) in
         [("/port/0/connect", "tcp", 400), ("/port/x/connect", "tcp", 400), ("/port/80/connect", "websocket", 400)]
     {
-        let stream = ask(target, protocol);
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(read_answer(stream).status, status, "{target}");
+        assert_eq!(read_answer(ask(target, protocol)).status, status, "{target}");
     }
     // Nobody listens there any more.
-    let stream = ask(&format!("/port/{port}/connect"), "tcp");
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(read_answer(stream).status, 502);
+    assert_eq!(read_answer(ask(&format!("/port/{port}/connect"), "tcp")).status, 502);
 }
 
 fn head_only(stream: &TcpStream) {

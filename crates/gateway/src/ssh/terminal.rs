@@ -78,7 +78,8 @@ async fn follow(mut stream: SplitStream<Socket>, output: &Output, inbox: &Inbox)
         inbox.touch();
         match message {
             Message::Binary(bytes) => {
-                if output.data_bytes(bytes).await.is_err() {
+                let sent = output.data_bytes(bytes).await;
+                if sent.is_err() {
                     return EXIT_BROKEN;
                 }
             }
