@@ -41,7 +41,7 @@ impl Wanted {
         }
         if flags & EXTENDED != 0 {
             for _ in 0..from.u32()? {
-                (from.text()?, from.text()?);
+                let _name_and_value = (from.text()?, from.text()?);
             }
         }
         Some(wanted)
