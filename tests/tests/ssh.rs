@@ -1,7 +1,7 @@
 //! The SSH gateway, with the clients people have: ssh, scp, sftp, git.
 
 use infield_tests::{
-    World, eventually,
+    Options, World, eventually,
     process::{self, text},
     world::free_port,
 };
@@ -314,6 +314,22 @@ fn the_server_is_known_again_after_a_restart() {
     let found = world.api().get(&format!("/sandbox/ssh-access/validate?token={token}")).expect(200).json();
     assert_eq!(found["valid"], true);
     assert_eq!(Guest::of(&world, id).says("echo again"), "again\n");
+}
+
+#[test]
+fn a_server_without_ssh_says_so() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken_at = taken.local_addr().unwrap().to_string();
+    for listen in ["off", &taken_at] {
+        let environment = vec![("INFIELD_SSH_LISTEN".to_owned(), listen.to_owned())];
+        let world = World::with("sshoff", Options { environment, ..Options::default() });
+        assert_eq!(config(&world)["sshGatewayPort"], Value::Null);
+        let id = world.sandbox();
+        let why = world.api().post(&format!("/sandbox/{id}/ssh-access"), serde_json::json!({})).expect_error(503);
+        assert!(why.contains("--ssh-listen"), "{why}");
+        let log = std::fs::read_to_string(world.log()).unwrap();
+        assert_eq!(log.contains(&format!("cannot listen for SSH on {listen}")), listen != "off", "{log}");
+    }
 }
 
 #[test]
