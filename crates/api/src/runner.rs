@@ -48,6 +48,10 @@ pub trait Runner: Send + Sync + 'static {
     fn fork(&self, _source: SandboxId, _spec: SandboxSpec) -> RunnerFuture<'_, Running> {
         unsupported("fork")
     }
+    /// Whether it knows the verb `snapshot`.
+    fn makes_snapshots(&self) -> bool {
+        false
+    }
     /// Turns the files of a sandbox into an image with the given reference.
     fn snapshot(&self, _id: SandboxId, _reference: String) -> RunnerFuture<'_, ImageInfo> {
         unsupported("snapshot")

@@ -44,6 +44,7 @@ pub fn router(app: App) -> Router {
         .merge(sandboxes())
         .merge(snapshots())
         .merge(volumes())
+        .merge(if app.runner.makes_snapshots() { snapshots_of_sandboxes() } else { Router::new() })
         .fallback(operations::unknown)
         .method_not_allowed_fallback(operations::unknown)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
@@ -102,7 +103,6 @@ fn sandboxes() -> Router<App> {
         .route("/sandbox/{sandbox}/archive", post(sandbox_reshape::archive))
         .route("/sandbox/{sandbox}/backup", post(sandbox_reshape::backup))
         .route("/sandbox/{sandbox}/resize", post(sandbox_reshape::resize))
-        .route("/sandbox/{sandbox}/snapshot", post(sandbox_reshape::snapshot))
         .route("/sandbox/{sandbox}/fork", post(sandbox_fork::fork))
         .route("/sandbox/{sandbox}/forks", get(sandbox_fork::forks))
         .route("/sandbox/{sandbox}/parent", get(sandbox_fork::parent))
@@ -130,6 +130,11 @@ fn snapshots() -> Router<App> {
     Router::new()
         .route("/snapshots", get(snapshot::list).post(snapshot::create))
         .route("/snapshots/{snapshot}", get(snapshot::get).delete(snapshot::delete))
+}
+
+/// Not every runner can.
+fn snapshots_of_sandboxes() -> Router<App> {
+    Router::new().route("/sandbox/{sandbox}/snapshot", post(sandbox_reshape::snapshot))
 }
 
 fn volumes() -> Router<App> {

@@ -22,7 +22,6 @@ use utoipa::OpenApi;
         sandbox::create, sandbox::get, sandbox::delete, sandbox::start, sandbox::stop, sandbox::recover,
         sandbox::toolbox_proxy_url,
         sandbox_reshape::pause, sandbox_reshape::archive, sandbox_reshape::backup, sandbox_reshape::resize,
-        sandbox_reshape::snapshot,
         sandbox_fork::fork, sandbox_fork::forks, sandbox_fork::parent, sandbox_fork::ancestors,
         sandbox_list::list, sandbox_list::paginated,
         sandbox_settings::labels, sandbox_settings::public, sandbox_settings::auto_stop,

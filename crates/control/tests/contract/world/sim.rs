@@ -248,6 +248,9 @@ impl Runner for Sim {
     fn remove_volume(&self, _: String) -> RunnerFuture<'_, ()> {
         self.verb("remove_volume", None, |_| Ok(()))
     }
+    fn makes_snapshots(&self) -> bool {
+        true
+    }
     fn images(&self) -> RunnerFuture<'_, Vec<ImageInfo>> {
         self.verb("images", None, |host| Ok(host.images.clone()))
     }
