@@ -2,8 +2,12 @@
 //! nobody takes silence for success; paths that are in no contract answer 404.
 
 use crate::error::Failure;
+use axum::body::{Body, to_bytes};
 use axum::response::{IntoResponse, Response};
 use http::{Method, StatusCode, Uri};
+
+/// Of a request that is refused; most are far smaller.
+const BODY_BYTES_MAX: usize = 256 << 10;
 
 /// Method and path; `*` stands for one segment, a final `**` for any rest.
 const OPERATIONS: &[(&str, &str)] = &[
@@ -47,7 +51,9 @@ const OPERATIONS: &[(&str, &str)] = &[
 ];
 
 /// Everything that has no handler ends here, also a wrong method on a path that has one.
-pub async fn fallback(method: Method, uri: Uri) -> Response {
+pub async fn fallback(method: Method, uri: Uri, body: Body) -> Response {
+    // A connection on which something is left unread ends with the answer, and the next request on its way would be lost.
+    let _ = to_bytes(body, BODY_BYTES_MAX).await;
     match find(method.as_str(), uri.path()) {
         Some((_, pattern)) => {
             let method = method.as_str();

@@ -100,7 +100,7 @@ async fn bad_creates_are_refused_with_the_contracts_status() {
         (json!({"networkAllowList": "10.0.0.0/8"}), 501, "egress"),
         (json!({"domainAllowList": "x.org"}), 501, "egress"),
         (json!({"outboundProxyUrl": "http://p"}), 501, "proxy"),
-        (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 501, "volumes"),
+        (json!({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}), 404, "Volume"),
         (json!({"secrets": [{"A": "s"}]}), 501, "secrets"),
         (json!({"linkedSandbox": "x"}), 400, "ephemeral"),
         (json!({"linkedSandbox": "x", "autoDeleteInterval": 0}), 404, "not found"),
